@@ -1,0 +1,54 @@
+"""Teach a text-to-image diffusion model a subject from 3-5 pictures, then draw it anywhere.
+
+The public names are imported when first used, so that `import tintype` is instant.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from tintype.version import __version__
+
+if TYPE_CHECKING:
+    from tintype.errors import TintypeError
+    from tintype.models.load import load
+    from tintype.service import generate, train, watch_generate, watch_train
+    from tintype.types import GeneratedImage, GenerateRequest, TrainConfig, TrainResult
+
+_PUBLIC = {
+    "GenerateRequest": "tintype.types",
+    "GeneratedImage": "tintype.types",
+    "TintypeError": "tintype.errors",
+    "TrainConfig": "tintype.types",
+    "TrainResult": "tintype.types",
+    "generate": "tintype.service",
+    "load": "tintype.models.load",
+    "train": "tintype.service",
+    "watch_generate": "tintype.service",
+    "watch_train": "tintype.service",
+}
+
+__all__ = [
+    "GenerateRequest",
+    "GeneratedImage",
+    "TintypeError",
+    "TrainConfig",
+    "TrainResult",
+    "__version__",
+    "generate",
+    "load",
+    "train",
+    "watch_generate",
+    "watch_train",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'tintype' has no attribute {name!r}")
+    value = getattr(import_module(_PUBLIC[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

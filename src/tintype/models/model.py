@@ -1,0 +1,80 @@
+"""A loaded model: its parts, and the card that says what it is."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPTokenizer, PreTrainedModel
+
+from tintype.models.family import Family
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What is known of a model beside its weights.
+
+    `id` is what the person typed; `path` where its files are; `identifier` and `class_noun`
+    are those of the subject it was trained on, if it was; `defaults` are its own training
+    defaults, over the family's.
+    """
+
+    id: str
+    path: Path
+    identifier: str | None = None
+    class_noun: str | None = None
+    defaults: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(kw_only=True)
+class Model:
+    """A text-to-image model of any family; text encoders and tokenizers in the family's order."""
+
+    family: Family
+    card: ModelCard
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL
+    text_encoders: tuple[PreTrainedModel, ...]
+    tokenizers: tuple[CLIPTokenizer, ...]
+    scheduler_config: dict[str, Any]
+    extra_config: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def device(self) -> torch.device:
+        return self.unet.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.unet.dtype
+
+    @property
+    def latent_factor(self) -> int:
+        """Pixels of the picture to one of the latent, along one side."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    @property
+    def size_multiple(self) -> int:
+        """Heights and widths are multiples of this."""
+        return max(8, self.latent_factor)
+
+    @property
+    def native_size(self) -> int:
+        """The side in pixels that the model was trained at."""
+        sample_size = self.unet.config.sample_size
+        return int(sample_size) * self.latent_factor if sample_size else self.family.native_size
+
+    @property
+    def parts(self) -> dict[str, torch.nn.Module]:
+        """The modules by their folder names."""
+        encoders = {
+            spec.folder: encoder
+            for spec, encoder in zip(self.family.text_encoders, self.text_encoders, strict=True)
+        }
+        return {"unet": self.unet, "vae": self.vae, **encoders}
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Model":
+        """Move every part, in place."""
+        for part in self.parts.values():
+            part.to(device=device, dtype=dtype)
+        return self

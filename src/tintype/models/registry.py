@@ -1,0 +1,20 @@
+"""The families by name, imported when first asked for."""
+
+from importlib import import_module
+
+from tintype.errors import ModelError
+from tintype.models.family import Family
+
+FAMILIES = {
+    "sd1": "tintype.models.sd:SD1",
+    "sdxl": "tintype.models.sdxl:SDXL",
+}
+
+
+def family(name: str) -> Family:
+    """The family of that name; raises ModelError with the names there are."""
+    if name not in FAMILIES:
+        raise ModelError("no such family", field="family", value=name, choices=FAMILIES)
+    module, attribute = FAMILIES[name].split(":")
+    found: Family = getattr(import_module(module), attribute)
+    return found

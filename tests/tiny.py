@@ -1,0 +1,133 @@
+"""Small random-weight models of the true layouts, made on the fly, in diffusers' folders."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    StableDiffusionPipeline,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
+
+MERGES = ["s k", "sk s</w>", "d o", "do g</w>", "c a", "ca t</w>"]
+LENGTH = 24
+
+
+def tokenizer() -> CLIPTokenizer:
+    """CLIP's byte-level BPE with six merges: `sks`, `dog` and `cat` are one token each."""
+    letters = sorted(ByteLevel.alphabet())
+    words = [*letters, *(letter + "</w>" for letter in letters)]
+    words += [merge.replace(" ", "") for merge in MERGES]
+    words += ["<|startoftext|>", "<|endoftext|>"]
+    vocab = {word: index for index, word in enumerate(words)}
+    merges = [tuple(merge.split()) for merge in MERGES]
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=LENGTH)
+
+
+def text_config(tokens: CLIPTokenizer, width: int, **extra: Any) -> CLIPTextConfig:
+    return CLIPTextConfig(
+        vocab_size=len(tokens),
+        hidden_size=width,
+        intermediate_size=2 * width,
+        num_hidden_layers=3,
+        num_attention_heads=2,
+        max_position_embeddings=LENGTH,
+        bos_token_id=tokens.bos_token_id,
+        eos_token_id=tokens.eos_token_id,
+        pad_token_id=tokens.pad_token_id,
+        **extra,
+    )
+
+
+def vae() -> AutoencoderKL:
+    """Factor 8, 4 latent channels."""
+    return AutoencoderKL(
+        block_out_channels=(8, 8, 8, 8),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=4,
+        latent_channels=4,
+        sample_size=64,
+    )
+
+
+def scheduler(**extra: Any) -> DDIMScheduler:
+    """Stable Diffusion's own noise schedule."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        **extra,
+    )
+
+
+def unet(cross_attention_dim: int, **extra: Any) -> UNet2DConditionModel:
+    """8x8 latents (64 px)."""
+    return UNet2DConditionModel(
+        sample_size=8,
+        block_out_channels=(16, 32),
+        layers_per_block=1,
+        norm_num_groups=4,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=cross_attention_dim,
+        **extra,
+    )
+
+
+def save_sd(folder: Path, seed: int = 0, **scheduler_extra: Any) -> Path:
+    """A random Stable Diffusion 1.x in `folder`."""
+    torch.manual_seed(seed)
+    tokens = tokenizer()
+    pipeline = StableDiffusionPipeline(
+        vae=vae(),
+        text_encoder=CLIPTextModel(text_config(tokens, 16)),
+        tokenizer=tokens,
+        unet=unet(16, attention_head_dim=4),
+        scheduler=scheduler(**scheduler_extra),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.save_pretrained(folder)
+    return folder
+
+
+def save_sdxl(folder: Path, seed: int = 0) -> Path:
+    """A random SDXL in `folder`; the two text encoders have different widths, as they must."""
+    torch.manual_seed(seed)
+    tokens = tokenizer()
+    pipeline = StableDiffusionXLPipeline(
+        vae=vae(),
+        text_encoder=CLIPTextModel(text_config(tokens, 16)),
+        text_encoder_2=CLIPTextModelWithProjection(text_config(tokens, 32, projection_dim=32)),
+        tokenizer=tokens,
+        tokenizer_2=tokens,
+        unet=unet(
+            48,
+            attention_head_dim=(2, 4),
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=6 * 8 + 32,
+            transformer_layers_per_block=(1, 2),
+        ),
+        scheduler=scheduler(),
+        force_zeros_for_empty_prompt=True,
+        add_watermarker=False,
+    )
+    pipeline.save_pretrained(folder)
+    return folder
