@@ -11,7 +11,7 @@ from tintype.version import __version__
 if TYPE_CHECKING:
     from tintype.errors import TintypeError
     from tintype.models.load import load
-    from tintype.service import generate, train, watch_generate, watch_train
+    from tintype.python import generate, train, watch
     from tintype.types import GeneratedImage, GenerateRequest, TrainConfig, TrainResult
 
 _PUBLIC = {
@@ -20,11 +20,10 @@ _PUBLIC = {
     "TintypeError": "tintype.errors",
     "TrainConfig": "tintype.types",
     "TrainResult": "tintype.types",
-    "generate": "tintype.service",
+    "generate": "tintype.python",
     "load": "tintype.models.load",
-    "train": "tintype.service",
-    "watch_generate": "tintype.service",
-    "watch_train": "tintype.service",
+    "train": "tintype.python",
+    "watch": "tintype.python",
 }
 
 __all__ = [
@@ -37,8 +36,7 @@ __all__ = [
     "generate",
     "load",
     "train",
-    "watch_generate",
-    "watch_train",
+    "watch",
 ]
 
 

@@ -1,0 +1,88 @@
+"""The documentation is run: its commands work, its help texts are today's, its links lead."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+COMMANDS = [
+    [],
+    ["demo"],
+    ["train"],
+    ["generate"],
+    ["evaluate"],
+    ["schedulers"],
+    ["models", "list"],
+    ["models", "show"],
+]
+
+
+def environment(home: Path) -> dict[str, str]:
+    """A new person's machine: nothing cached, tintype on the PATH, an 80-column terminal."""
+    return {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "HOME": str(home),
+        "XDG_CACHE_HOME": str(home / ".cache"),
+        "XDG_CONFIG_HOME": str(home / ".config"),
+        "HF_HUB_OFFLINE": "1",
+        "COLUMNS": "80",
+        "TERM": "dumb",
+        "NO_COLOR": "1",
+    }
+
+
+@pytest.mark.slow
+def test_tutorial_works_as_written(tmp_path: Path) -> None:
+    """Every block of the tutorial in order, in one folder, as a reader would type them."""
+    blocks = BLOCK.findall((DOCS / "tutorial.md").read_text(encoding="utf-8"))
+    assert len(blocks) >= 6
+    for language, code in blocks:
+        shell = ["bash", "-euo", "pipefail", "-c"] if language == "bash" else [sys.executable, "-c"]
+        result = subprocess.run(
+            [*shell, code],
+            cwd=tmp_path,
+            env=environment(tmp_path),
+            capture_output=True,
+            text=True,
+            timeout=500,
+        )
+        assert result.returncode == 0, f"{code}\n{result.stdout}\n{result.stderr}"
+    assert list(tmp_path.glob("runs/*/contact-sheet.png"))
+    assert list(tmp_path.glob("outputs/*.png"))
+
+
+def help_page(home: Path) -> str:
+    """docs/cli.md as it should be."""
+    parts = ["# The command line\n\nWritten by `python -m tests.write_docs`; a test compares it.\n"]
+    for command in COMMANDS:
+        text = subprocess.run(
+            ["tintype", *command, "--help"],
+            env=environment(home),
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        lines = "\n".join(line.rstrip() for line in text.strip("\n ").splitlines())
+        parts.append(f"## {' '.join(['tintype', *command])}\n\n```text\n{lines}\n```\n")
+    return "\n".join(parts)
+
+
+def test_help_in_the_docs_is_todays(tmp_path: Path) -> None:
+    assert (DOCS / "cli.md").read_text(encoding="utf-8") == help_page(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "page", [ROOT / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda p: p.name
+)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text)
+    local = [link for link in links if "://" not in link]
+    assert [link for link in local if not (page.parent / link).exists()] == []
