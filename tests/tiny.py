@@ -13,10 +13,13 @@ from diffusers import (
 )
 from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
+    CLIPConfig,
+    CLIPModel,
     CLIPTextConfig,
     CLIPTextModel,
     CLIPTextModelWithProjection,
     CLIPTokenizer,
+    CLIPVisionConfig,
 )
 
 MERGES = ["s k", "sk s</w>", "d o", "do g</w>", "c a", "ca t</w>"]
@@ -130,4 +133,23 @@ def save_sdxl(folder: Path, seed: int = 0) -> Path:
         add_watermarker=False,
     )
     pipeline.save_pretrained(folder)
+    return folder
+
+
+def save_clip(folder: Path, seed: int = 0) -> Path:
+    """A random CLIP of 32 px in `folder`."""
+    torch.manual_seed(seed)
+    tokens = tokenizer()
+    text = text_config(tokens, 16).to_dict()
+    vision = CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=8,
+    ).to_dict()
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)
+    CLIPModel(config).save_pretrained(folder)
+    tokens.save_pretrained(folder)
     return folder

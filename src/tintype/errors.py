@@ -10,7 +10,8 @@ TintypeError                    exit code 2, never a traceback
 │   ├── RunError                a run folder: occupied, not a run, not resumable
 │   └── MissingExtraError       an optional package: names the pip extra
 ├── StorageError                a disk that is full or can't be written
-└── TrainingError               training can't go on (a loss that isn't finite)
+├── TrainingError               training can't go on (a loss that isn't finite)
+└── Interrupted                 stopped by the person: exit code 130, says how to resume
 """
 
 import difflib
@@ -96,6 +97,12 @@ class StorageError(TintypeError):
 
 class TrainingError(TintypeError):
     """Training that can't go on."""
+
+
+class Interrupted(TintypeError):
+    """A run that the person stopped; the message says how to resume it."""
+
+    exit_code = 130
 
 
 def nearest(value: str, choices: Iterable[str]) -> list[str]:

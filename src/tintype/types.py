@@ -47,14 +47,14 @@ class GenerateRequest(Request):
     prompt: str
     model: str = "pocket"
     negative_prompt: str = ""
-    steps: int = Field(30, ge=1, le=1000)
-    guidance_scale: float = Field(7.5, ge=0, le=100)
+    steps: int = Field(default=30, ge=1, le=1000)
+    guidance_scale: float = Field(default=7.5, ge=0, le=100)
     seed: Seed = 0
-    num_images: int = Field(1, ge=1, le=10_000)
-    width: int | None = Field(None, ge=8, le=8192)
-    height: int | None = Field(None, ge=8, le=8192)
+    num_images: int = Field(default=1, ge=1, le=10_000)
+    width: int | None = Field(default=None, ge=8, le=8192)
+    height: int | None = Field(default=None, ge=8, le=8192)
     scheduler: str = "ddim"
-    eta: float = Field(0.0, ge=0, le=1)
+    eta: float = Field(default=0.0, ge=0, le=1)
 
 
 class TrainConfig(Request):
@@ -71,34 +71,35 @@ class TrainConfig(Request):
     instance_prompt: str = "a photo of [V] {class_noun}"
     class_prompt: str = "a photo of a {class_noun}"
 
-    steps: int | None = Field(None, ge=1)
-    batch_size: int | None = Field(None, ge=1)
-    learning_rate: float | None = Field(None, gt=0)
+    steps: int | None = Field(default=None, ge=1)
+    batch_size: int | None = Field(default=None, ge=1)
+    learning_rate: float | None = Field(default=None, gt=0)
     seed: Seed = 0
-    resolution: int | None = Field(None, ge=16)
+    resolution: int | None = Field(default=None, ge=16)
     train_text_encoder: bool = False
-    flip_probability: float = Field(0.5, ge=0, le=1)
+    flip_probability: float = Field(default=0.5, ge=0, le=1)
     center_crop: bool = True
+    caption_dropout: float = Field(default=0.0, ge=0, le=1)
 
-    prior_weight: float = Field(1.0, ge=0)
+    prior_weight: float = Field(default=1.0, ge=0)
     class_dir: Path | None = None
-    class_pictures: int | None = Field(None, ge=0)
-    class_steps: int = Field(20, ge=1)
-    class_guidance_scale: float = Field(7.5, ge=0)
+    class_pictures: int | None = Field(default=None, ge=0)
+    class_steps: int = Field(default=20, ge=1)
+    class_guidance_scale: float = Field(default=7.5, ge=0)
 
     precision: Precision = "32"
-    accumulate: int = Field(1, ge=1)
-    clip_norm: float = Field(1.0, ge=0)
-    weight_decay: float = Field(1e-2, ge=0)
-    warmup_steps: int = Field(0, ge=0)
+    accumulate: int = Field(default=1, ge=1)
+    clip_norm: float = Field(default=1.0, ge=0)
+    weight_decay: float = Field(default=1e-2, ge=0)
+    warmup_steps: int = Field(default=0, ge=0)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
     accelerator: str = "auto"
     devices: int | Literal["auto"] = 1
     strategy: str = "auto"
 
-    checkpoint_every: int | None = Field(None, ge=1)
-    keep_checkpoints: int = Field(2, ge=1)
-    sample_every: int | None = Field(None, ge=0)
+    checkpoint_every: int | None = Field(default=None, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1)
+    sample_every: int | None = Field(default=None, ge=0)
     sample_prompts: tuple[str, ...] = ()
 
 

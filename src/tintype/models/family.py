@@ -63,7 +63,7 @@ class Family:
     text_encoders: tuple[TextEncoderSpec, ...]
     native_size: int
     zeros_for_empty_negative: bool = False
-    added_conditions: Callable[
-        ["Model", Conditioning, "Tensor"], "dict[str, Tensor] | None"
-    ] = no_added_conditions
+    added_conditions: Callable[["Model", Conditioning, "Tensor"], "dict[str, Tensor] | None"] = (
+        no_added_conditions
+    )
     train_defaults: dict[str, Any] = field(default_factory=dict)

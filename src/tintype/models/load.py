@@ -1,39 +1,128 @@
 """`load`: whatever names a model, to a Model."""
 
-import json
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import transformers
-from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTokenizer
 
-from tintype.models.model import Model, ModelCard
-from tintype.models.registry import family
+from tintype.errors import InputError, WeightsError
+from tintype.models.assemble import empty_text_encoder, empty_unet, empty_vae, fill, read_state
+from tintype.models.card import read_card
+from tintype.models.folder import Folder, read_folder, weights_files
+from tintype.models.hub import fetch
+from tintype.models.locate import Location, locate
+from tintype.models.model import Model
+from tintype.models.quiet import quiet
+from tintype.models.single_file import load_single_file
+from tintype.runtime.device import resolve_device
+from tintype.types import Event, Progress
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
-def load(model: str | Path, *, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Model:
-    """First version: a diffusers folder only."""
-    folder = Path(model)
-    xl = (folder / "text_encoder_2").is_dir()
-    row = family("sdxl" if xl else "sd1")
-    encoders = tuple(
-        getattr(transformers, spec.transformers_class).from_pretrained(
-            folder / spec.folder, dtype=dtype
+def load(
+    model: str | Path,
+    *,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype | None = None,
+    allow_pickle: bool = False,
+    offline: bool = False,
+    cache_dir: Path | None = None,
+    on_event: Callable[[Event], None] | None = None,
+) -> Model:
+    """Load `pocket`, a diffusers folder, a run folder, a single file, or a hub id.
+
+    `dtype` is "fp32", "fp16", "bf16" or torch's; None is fp32 on the CPU and on mps, bf16 on a
+    GPU that has it, else fp16. `offline` and `cache_dir` (the hub's own cache by default) matter
+    to hub ids alone: nothing else touches the network. Weights in pickle are read only with
+    `allow_pickle`, and then nothing in them is run.
+
+    Raises ModelError for a name that means no model here, WeightsError (a ModelError) for files
+    that are damaged, unsafe or of another family, InputError for a device or dtype.
+    """
+    target = resolve_device(device)
+    kind = resolve_dtype(dtype, target)
+    found = locate(model)
+    if found is None:
+        path = fetch(
+            str(model),
+            offline=offline,
+            cache_dir=cache_dir,
+            allow_pickle=allow_pickle,
+            on_event=on_event,
         )
-        for spec in row.text_encoders
-    )
+        found = Location(id=str(model), path=path, is_file=path.is_file())
+    with quiet():
+        if found.is_file:
+            return load_single_file(
+                found.path,
+                found.id,
+                device=target,
+                dtype=kind,
+                allow_pickle=allow_pickle,
+                on_event=on_event,
+            )
+        return _load_folder(read_folder(found.path), found.id, target, kind, allow_pickle, on_event)
+
+
+def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
+    """The dtype of that name, or the default of the device; raises InputError with the choices."""
+    if dtype is None:
+        if device.type != "cuda":
+            return torch.float32
+        native = torch.cuda.get_device_capability(device) >= (8, 0)
+        return torch.bfloat16 if native else torch.float16
+    found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if found is None or found not in DTYPES.values():
+        raise InputError("no such dtype", field="dtype", value=str(dtype), choices=DTYPES)
+    return found
+
+
+def _load_folder(
+    folder: Folder,
+    model_id: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    allow_pickle: bool,
+    on_event: Callable[[Event], None] | None,
+) -> Model:
+    encoders = {spec.folder: spec.transformers_class for spec in folder.family.text_encoders}
+    files = {
+        part: weights_files(folder.path / part, allow_pickle=allow_pickle) for part in folder.parts
+    }
+    modules = {}
+    for step, part in enumerate(folder.parts, start=1):
+        config = folder.configs[part]
+        if part in encoders:
+            empty = empty_text_encoder(encoders[part], config)
+        else:
+            empty = {"unet": empty_unet, "vae": empty_vae}[part](config)
+        state = read_state(files[part], device=device, dtype=dtype, allow_pickle=allow_pickle)
+        modules[part] = fill(
+            empty, state, part=part, path=folder.path / part, device=device, dtype=dtype
+        )
+        if on_event:
+            on_event(Progress(phase="load", step=step, total=len(folder.parts), message=part))
     return Model(
-        family=row,
-        card=ModelCard(id=str(model), path=folder),
-        unet=UNet2DConditionModel.from_pretrained(folder / "unet", torch_dtype=dtype),
-        vae=AutoencoderKL.from_pretrained(folder / "vae", torch_dtype=dtype),
-        text_encoders=encoders,
+        family=folder.family,
+        card=read_card(folder.path, model_id),
+        unet=modules["unet"],
+        vae=modules["vae"],
+        text_encoders=tuple(modules[name] for name in encoders),
         tokenizers=tuple(
-            CLIPTokenizer.from_pretrained(folder / spec.tokenizer) for spec in row.text_encoders
+            _tokenizer(folder.path / spec.tokenizer) for spec in folder.family.text_encoders
         ),
-        scheduler_config=json.loads(
-            (folder / "scheduler" / "scheduler_config.json").read_text("utf-8")
-        ),
-        extra_config=json.loads((folder / "model_index.json").read_text("utf-8")),
-    ).to(device)
+        scheduler_config=folder.configs["scheduler"],
+        extra_config=folder.index,
+    )
+
+
+def _tokenizer(folder: Path) -> CLIPTokenizer:
+    try:
+        return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise WeightsError(
+            f"can't be read as a CLIP tokenizer: {reason}", field="tokenizer", value=str(folder)
+        ) from None

@@ -1,30 +1,16 @@
-"""A loaded model: its parts, and the card that says what it is."""
+"""A loaded model: its parts, beside the card that says what it is."""
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTokenizer, PreTrainedModel
 
+from tintype.models.card import ModelCard
 from tintype.models.family import Family
 
-
-@dataclass(frozen=True, kw_only=True)
-class ModelCard:
-    """What is known of a model beside its weights.
-
-    `id` is what the person typed; `path` where its files are; `identifier` and `class_noun`
-    are those of the subject it was trained on, if it was; `defaults` are its own training
-    defaults, over the family's.
-    """
-
-    id: str
-    path: Path
-    identifier: str | None = None
-    class_noun: str | None = None
-    defaults: dict[str, Any] = field(default_factory=dict)
+__all__ = ["Model", "ModelCard"]
 
 
 @dataclass(kw_only=True)
@@ -76,5 +62,6 @@ class Model:
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> "Model":
         """Move every part, in place."""
         for part in self.parts.values():
-            part.to(device=device, dtype=dtype)
+            # diffusers advises against `to(dtype=None)` at length
+            part.to(device=device) if dtype is None else part.to(device=device, dtype=dtype)
         return self

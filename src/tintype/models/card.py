@@ -1,0 +1,62 @@
+"""The card of a model: `tintype.json` beside the weights, or a single file's metadata."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tintype.errors import ModelError
+from tintype.models.folder import SIDECAR, read_json
+
+METADATA_KEY = "tintype.card"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """What is known of a model beside its weights.
+
+    `id` is what the person typed; `path` where its files are; `identifier` and `class_noun`
+    are those of the subject it was trained on, if it was; `defaults` are its own training
+    defaults, over the family's.
+    """
+
+    id: str
+    path: Path
+    identifier: str | None = None
+    class_noun: str | None = None
+    defaults: dict[str, Any] = field(default_factory=dict)
+
+
+def read_card(folder: Path, model_id: str) -> ModelCard:
+    """The card in `folder`; a model without one has neither subject nor defaults of its own.
+
+    Raises ModelError for a card whose values are of the wrong kind.
+    """
+    return _card(read_json(folder / SIDECAR) or {}, folder / SIDECAR, folder, model_id)
+
+
+def card_of_metadata(path: Path, model_id: str, metadata: Mapping[str, str]) -> ModelCard:
+    """The card of a single file: the JSON object under `tintype.card` in its metadata, if any."""
+    try:
+        values = json.loads(metadata.get(METADATA_KEY, "{}"))
+    except ValueError:
+        values = None
+    if not isinstance(values, dict):
+        raise ModelError(f"metadata {METADATA_KEY} isn't a JSON object", value=str(path))
+    return _card(values, path, path, model_id)
+
+
+def _card(values: dict[str, Any], source: Path, path: Path, model_id: str) -> ModelCard:
+    for key, kind in (("identifier", str), ("class_noun", str), ("defaults", dict)):
+        if values.get(key) is not None and not isinstance(values[key], kind):
+            raise ModelError(
+                f"{key} in {source} should be a {kind.__name__}", field=key, value=values[key]
+            )
+    return ModelCard(
+        id=model_id,
+        path=path,
+        identifier=values.get("identifier") or None,
+        class_noun=values.get("class_noun") or None,
+        defaults=values.get("defaults") or {},
+    )

@@ -1,0 +1,106 @@
+"""A diffusers folder: its configs, and which files hold the weights of each part."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tintype.errors import WeightsError
+from tintype.models.family import Family
+from tintype.models.headers import PICKLE_SUFFIXES, SAFE_SUFFIX, refuse_pickle
+from tintype.models.recognise import missing_part, recognise_configs
+from tintype.models.registry import family
+
+DIFFUSERS_STEM = "diffusion_pytorch_model"
+TRANSFORMERS_STEM = "model"
+SIDECAR = "tintype.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folder:
+    """A recognised diffusers folder; `configs` by part: unet, vae, the text encoders, scheduler."""
+
+    path: Path
+    family: Family
+    index: dict[str, Any]
+    configs: dict[str, dict[str, Any]]
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The parts that have weights, in a fixed order."""
+        return ("unet", "vae", *(spec.folder for spec in self.family.text_encoders))
+
+
+def read_folder(path: Path) -> Folder:
+    """Recognise a diffusers folder from its configs alone.
+
+    Raises WeightsError for a config that doesn't parse, a missing part, another family.
+    """
+    index = read_json(path / "model_index.json") or {}
+    names = ("unet", "vae", "text_encoder", "text_encoder_2", "transformer", "prior")
+    found = {name: read_json(path / name / "config.json") for name in names}
+    row = family(recognise_configs({"model_index": index, **found}, path))
+    scheduler = read_json(path / "scheduler" / "scheduler_config.json")
+    if scheduler is None:
+        raise missing_part("scheduler", path, str(path / "scheduler" / "scheduler_config.json"))
+    for spec in row.text_encoders:
+        if not (path / spec.tokenizer).is_dir():
+            raise missing_part(spec.tokenizer, path)
+    configs = {name: config for name, config in found.items() if config is not None}
+    return Folder(path=path, family=row, index=index, configs={**configs, "scheduler": scheduler})
+
+
+def weights_files(part: Path, *, allow_pickle: bool) -> list[Path]:
+    """The files of one part's weights: plain before variants (fp16), safetensors before pickles.
+
+    Raises WeightsError if there are none, if there are only pickles and they aren't allowed,
+    and for a shard that is missing.
+    """
+    for stem in (DIFFUSERS_STEM, TRANSFORMERS_STEM):
+        for infix in ("", ".fp16"):
+            whole = part / f"{stem}{infix}{SAFE_SUFFIX}"
+            if whole.is_file():
+                return [whole]
+            for index in (f"{whole.name}.index.json", f"{stem}{SAFE_SUFFIX}.index{infix}.json"):
+                if (part / index).is_file():
+                    return _shards(part / index)
+    others = sorted(part.glob(f"*{SAFE_SUFFIX}"))
+    if len(others) == 1:
+        return others
+    pickles = sorted(p for p in part.glob("*") if p.suffix.lower() in PICKLE_SUFFIXES)
+    for index_file in sorted(part.glob("*.bin.index.json")):
+        pickles = _shards(index_file)
+    plain = [p for p in pickles if ".fp16." not in p.name] or pickles
+    for pickled in plain:
+        refuse_pickle(pickled, allowed=allow_pickle)
+    if not plain:
+        raise missing_part(f"weights of {part.name}", part, f"a {SAFE_SUFFIX} file in {part}")
+    return plain
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object, or None if there is no such file; raises WeightsError if it doesn't parse."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, OSError) as error:
+        raise WeightsError(
+            f"isn't readable JSON: {error}", field="model", value=str(path)
+        ) from None
+    if not isinstance(value, dict):
+        raise WeightsError("isn't a JSON object", field="model", value=str(path))
+    return value
+
+
+def _shards(index: Path) -> list[Path]:
+    names = sorted(set((read_json(index) or {}).get("weight_map", {}).values()))
+    files = [index.parent / Path(name).name for name in names]
+    for file in files:
+        if not file.is_file():
+            raise WeightsError(
+                f"names the shard {file.name}, which is missing", field="weights", value=str(index)
+            )
+    if not files:
+        raise WeightsError("names no shards", field="weights", value=str(index))
+    return files

@@ -1,0 +1,102 @@
+"""What a person typed for a model, to the folder or file that it means."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from tintype.errors import ModelError, WeightsError, nearest
+from tintype.models.headers import PICKLE_SUFFIXES, SAFE_SUFFIX, read_header
+from tintype.models.recognise import Shapes, recognise_keys
+from tintype.pocket import weights_dir
+
+POCKET = "pocket"
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+CHOICES = (POCKET, "a diffusers folder", "a run folder", "a .safetensors file", "owner/name")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Location:
+    """A model's files; `is_file` for one file in the original layout, else a diffusers folder."""
+
+    id: str
+    path: Path
+    is_file: bool = False
+
+
+def locate(model: str | Path) -> Location | None:
+    """The local files that `model` names, or None if it can only be a hub id.
+
+    Raises ModelError for a name that is nothing at all, and for a folder that is no model.
+    """
+    text = str(model)
+    if text == POCKET:
+        return Location(id=text, path=weights_dir())
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return Location(id=text, path=_folder(path))
+    if path.is_file():
+        return Location(id=text, path=path, is_file=True)
+    if isinstance(model, str) and looks_like_hub_id(text):
+        return None
+    raise unknown(text)
+
+
+def looks_like_hub_id(text: str) -> bool:
+    """owner/name, where no folder `owner` lies here and `name` isn't a weights file."""
+    suffix = Path(text).suffix.lower()
+    return (
+        HUB_ID.fullmatch(text) is not None
+        and suffix not in (SAFE_SUFFIX, *PICKLE_SUFFIXES)
+        and not Path(text).parent.is_dir()
+    )
+
+
+def unknown(text: str) -> ModelError:
+    """The error for a name that is no model: what was tried, the nearest names, the choices."""
+    path = Path(text).expanduser()
+    siblings = []
+    if path.parent.is_dir():
+        siblings = [str(path.parent / entry.name) for entry in path.parent.iterdir()]
+    near = nearest(text, [POCKET, *siblings])
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    return ModelError(
+        f"there is no such model: it isn't {POCKET!r}, and no file or folder lies at "
+        f"{path.absolute()}.{hint} Choices: {', '.join(CHOICES)}.",
+        field="model",
+        value=text,
+    )
+
+
+def _folder(path: Path) -> Path:
+    """The diffusers folder in, or at, `path`."""
+    for folder in (path, path / "model"):
+        if (folder / "model_index.json").is_file() or (folder / "unet").is_dir():
+            return folder
+    if (path / "config.yaml").is_file() or (path / "checkpoints").is_dir():
+        raise ModelError(
+            f"is a run that has no model yet; finish it with: tintype train --resume {path}",
+            field="model",
+            value=str(path),
+        )
+    files = sorted(p for p in path.glob("*") if p.suffix.lower() == SAFE_SUFFIX)
+    if (path / "adapter_config.json").is_file() or len(files) == 1:
+        _refuse_part(files, path)
+        raise ModelError(
+            f"is a folder; name the file in it: {files[0]}", field="model", value=str(path)
+        )
+    inside = ", ".join(sorted(entry.name for entry in path.iterdir())[:5]) or "nothing"
+    raise ModelError(
+        f"is no model folder: found {inside}; expected model_index.json, or model/ of a run",
+        field="model",
+        value=str(path),
+    )
+
+
+def _refuse_part(files: list[Path], path: Path) -> None:
+    """Raises WeightsError if the one file of a folder is a part of a model or an adapter."""
+    if not files:
+        raise WeightsError(
+            "found an adapter without its weights; expected a model", field="model", value=str(path)
+        )
+    shapes: Shapes = read_header(files[0]).shapes
+    recognise_keys(shapes, files[0])
