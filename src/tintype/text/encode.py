@@ -20,6 +20,17 @@ def tokenize(model: Model, prompts: list[str]) -> tuple[torch.Tensor, ...]:
     )
 
 
+def left_out(model: Model, prompt: str) -> str:
+    """The end of a prompt that is too long for the model's first tokenizer; "" if it fits."""
+    tokenizer = model.tokenizers[0]
+    # a token stands for one byte or more, between a start and an end
+    if len(prompt.encode()) + 2 <= tokenizer.model_max_length:
+        return ""
+    ids = tokenizer(prompt, truncation=False, verbose=False).input_ids
+    rest: str = tokenizer.decode(ids[tokenizer.model_max_length - 1 : -1])
+    return rest.strip()
+
+
 def encode_tokens(model: Model, ids: tuple[torch.Tensor, ...]) -> Conditioning:
     """Token ids to a Conditioning; gradients flow if the caller allows them."""
     tokens, pooled = [], None
@@ -33,18 +44,26 @@ def encode_tokens(model: Model, ids: tuple[torch.Tensor, ...]) -> Conditioning:
 
 
 def encode(model: Model, prompts: list[str]) -> Conditioning:
-    """Prompts to a Conditioning, without gradients."""
+    """Prompts to a Conditioning, without gradients; equal prompts are encoded once."""
+    unique = list(dict.fromkeys(prompts))
     with torch.no_grad():
-        return encode_tokens(model, tokenize(model, prompts))
+        conditioning = encode_tokens(model, tokenize(model, unique))
+    if len(unique) == len(prompts):
+        return conditioning
+    return conditioning[torch.tensor([unique.index(prompt) for prompt in prompts])]
 
 
 def encode_negative(model: Model, prompts: list[str]) -> Conditioning:
-    """Negative prompts; families trained so take zeros where all of them are empty."""
+    """Negative prompts; a family trained so takes zeros in place of each empty one."""
     conditioning = encode(model, prompts)
     zeros = model.extra_config.get(
         "force_zeros_for_empty_prompt", model.family.zeros_for_empty_negative
     )
-    if not zeros or any(prompts):
+    if not zeros or all(prompts):
         return conditioning
-    pooled = None if conditioning.pooled is None else torch.zeros_like(conditioning.pooled)
-    return Conditioning(tokens=torch.zeros_like(conditioning.tokens), pooled=pooled)
+    kept = torch.tensor([bool(prompt) for prompt in prompts], device=conditioning.tokens.device)
+    pooled = conditioning.pooled
+    return Conditioning(
+        tokens=conditioning.tokens * kept[:, None, None],
+        pooled=None if pooled is None else pooled * kept[:, None],
+    )
