@@ -132,11 +132,12 @@ class GeneratedImage:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainResult:
-    """A finished run: its folder, the model in it, and what was measured."""
+    """A finished run: its folder, the model in it, and the prompt that draws the subject."""
 
     out: Path
     model: Path
     steps: int
+    instance_prompt: str
     weights_sha256: str
 
 
@@ -152,7 +153,7 @@ def config_error(model: type[BaseModel], error: Any) -> ConfigError:
             "no such key", field="config key", value=field, choices=model.model_fields
         )
     if first["type"] == "missing":
-        return ConfigError(f"{flag(field)} is missing", field=field)
+        return ConfigError(f"is missing: give {flag(field)}", field=field)
     if first["type"] == "literal_error":
         annotated = first.get("ctx", {}).get("expected", "")
         choices: Sequence[str] = [c.strip(" '") for c in annotated.replace(" or ", ",").split(",")]

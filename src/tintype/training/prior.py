@@ -1,0 +1,89 @@
+"""Class pictures: what the base model draws for the class noun, to be remembered in training."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from PIL import Image
+
+from tintype.generation.engine import draw_many
+from tintype.models.hashing import model_key
+from tintype.models.model import Model
+from tintype.training.data import find_pictures
+from tintype.training.files import storage_errors, sync
+from tintype.types import Event, GeneratedImage, GenerateRequest, Note, Progress, TrainConfig
+
+PHASE = "class pictures"
+
+
+def class_pictures(
+    model: Model, config: TrainConfig, prompt: str, *, cache_dir: Path
+) -> Iterator[Event | list[Path]]:
+    """The paths of `config.class_pictures` pictures, as the last thing yielded, after events.
+
+    They are those of `class_dir`, then those that the base model has drawn before for the same
+    weights, prompt and settings, then new ones, drawn with seeds 0, 1, 2, …
+    Raises PictureError for a class folder without pictures, StorageError for a full disk.
+    """
+    count = config.class_pictures or 0
+    notes: list[Note] = []
+    own: list[Path] = []
+    if config.class_dir is not None:
+        own = find_pictures(config.class_dir, field="class_dir", on_note=notes.append)
+        yield from notes
+    if len(own) > count:
+        yield Note(
+            message=f"Using the first {count} of {len(own)} class pictures in {config.class_dir}; "
+            "--class-pictures says how many"
+        )
+    own = own[:count]
+    request = GenerateRequest(
+        prompt=prompt,
+        model=model.card.id,
+        steps=config.class_steps,
+        guidance_scale=config.class_guidance_scale,
+        width=config.resolution,
+        height=config.resolution,
+    )
+    folder = cache_dir / "class-pictures" / prior_key(model, request)
+    paths = [folder / f"{seed:05d}.png" for seed in range(count - len(own))]
+    yield from draw_missing(model, request, paths)
+    yield [*own, *paths]
+
+
+def prior_key(model: Model, request: GenerateRequest) -> str:
+    """What decides how a class picture looks, but its seed, in 16 hex digits."""
+    settings = request.model_dump(mode="json", exclude={"model", "seed", "num_images"})
+    text = json.dumps({**settings, "model": model_key(model)}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def draw_missing(model: Model, request: GenerateRequest, paths: list[Path]) -> Iterator[Event]:
+    """Draw those of `paths` that aren't there, picture i from seed i."""
+    missing = [seed for seed, path in enumerate(paths) if not path.is_file()]
+    if not missing:
+        return
+    folder = paths[0].parent
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    done = len(paths) - len(missing)
+    yield Progress(phase=PHASE, step=done, total=len(paths))
+    requests = [request.replace(seed=seed) for seed in missing]
+    for event in draw_many(model, requests):
+        if isinstance(event, GeneratedImage):
+            save_whole(event.image, paths[missing[event.index]])
+            done += 1
+            yield Progress(phase=PHASE, step=done, total=len(paths))
+
+
+def save_whole(image: Image.Image, path: Path) -> None:
+    """Write a PNG that is whole or not there; raises StorageError."""
+    temporary = path.with_name(f".{path.stem}.part.png")
+    with storage_errors(path):
+        try:
+            image.save(temporary)
+            sync(temporary)
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)

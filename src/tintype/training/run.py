@@ -1,0 +1,303 @@
+"""A run from its config to its model: `fit` begins one, `resume` goes on with one."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from pytorch_lightning.utilities.rank_zero import rank_zero_only
+
+from tintype.errors import Interrupted, RunError
+from tintype.models.hashing import model_key, weights_sha256
+from tintype.models.load import load
+from tintype.models.model import Model
+from tintype.text.encode import tokenize
+from tintype.text.grammar import fill_identifier, fill_template
+from tintype.training.cache import cache_latents, cache_prompts
+from tintype.training.callbacks import Between
+from tintype.training.check import check_free, check_identifier, check_strategy
+from tintype.training.checkpoint import Checkpoint, newest_checkpoint, remove_leftovers
+from tintype.training.config import config_hash, dump_config, read_config, resolve
+from tintype.training.data import Crop, find_pictures, load_crops
+from tintype.training.export import CARD, export_model
+from tintype.training.files import sha256, storage_errors, write_text
+from tintype.training.interrupt import StopWish
+from tintype.training.prior import class_pictures
+from tintype.training.samples import draw_samples
+from tintype.training.task import DreamBooth, TrainData
+from tintype.training.trainer import Place, release, train
+from tintype.types import Event, Note, Progress, TrainConfig, TrainResult
+
+CACHING, SAVING = "caching", "saving"
+CONFIG = "config.yaml"
+RANDOM_CROPS = 8  # a picture, where crops are random
+
+OnEvent = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """An `on_event` for those who don't want to hear."""
+
+
+def fit(
+    config: TrainConfig,
+    *,
+    cache_dir: Path,
+    model: Model | None = None,
+    device: str = "auto",
+    runs_dir: Path = Path("runs"),
+    allow_pickle: bool = False,
+    offline: bool = False,
+    on_event: OnEvent = ignore,
+) -> TrainResult:
+    """Train as `config` says, from the first step to the exported model.
+
+    A given `model` stands for `config.model` and stays as it is. `device` is "auto", "cpu",
+    "cuda", "cuda:1" or "mps"; `allow_pickle` and `offline` are as in `load`. In the main thread,
+    Ctrl-C and SIGTERM end the run after the step with a checkpoint. Events: Progress of the
+    phases "class pictures", "caching", "training", "sampling" and "saving", and Notes.
+
+    Raises InputError for what is wrong with the config, the pictures or the run folder;
+    TrainingError for a loss that isn't finite; StorageError for a full disk; Interrupted.
+    """
+    check_strategy(config)
+    base = own(model) or load(
+        config.model,
+        device="cpu",
+        dtype=torch.float32,
+        allow_pickle=allow_pickle,
+        offline=offline,
+        on_event=on_event,
+    )
+    config = resolve(config, base, runs_dir=runs_dir)
+    assert config.out is not None, "a resolved config"
+    run = config.out.absolute()
+    first = rank_zero_only.rank == 0
+    if first:
+        check_free(run)
+    check_identifier(base, config.identifier)
+    prepared = _Run(config, run, base, cache_dir, device, on_event)
+    if first:
+        with storage_errors(run):
+            run.mkdir(parents=True, exist_ok=True)
+        write_text(run / CONFIG, dump_config(config))
+    return prepared.go(None)
+
+
+def resume(
+    run: Path,
+    *,
+    cache_dir: Path,
+    model: Model | None = None,
+    device: str = "auto",
+    allow_pickle: bool = False,
+    offline: bool = False,
+    on_event: OnEvent = ignore,
+) -> TrainResult:
+    """Go on with a run after its last checkpoint; on the CPU it ends bit-identical to one that
+    was never stopped.
+
+    A run that was finished is only looked at. Raises RunError for a folder that holds no run, or
+    one whose config, pictures or base model have changed since; else as `fit`.
+    """
+    run = run.absolute()
+    if not (run / CONFIG).is_file():
+        raise RunError(f"holds no run (no {CONFIG})", field="resume", value=str(run))
+    config = TrainConfig(**read_config(run / CONFIG)).replace(out=run)
+    if rank_zero_only.rank == 0:
+        remove_leftovers(run)
+    if (run / "model" / CARD).is_file():
+        on_event(Note(message=f"{run} was finished: nothing to resume"))
+        return _result(config, run, weights_sha256(run / "model"))
+    checkpoint = newest_checkpoint(run, on_event)
+    if checkpoint is not None and checkpoint.config_hash != config_hash(config):
+        raise RunError(
+            f"{CONFIG} has changed since the checkpoint: put it back, or begin another run "
+            f"with --config",
+            field="resume",
+            value=str(run),
+        )
+    base = own(model) or load(
+        config.model,
+        device="cpu",
+        dtype=torch.float32,
+        allow_pickle=allow_pickle,
+        offline=offline,
+        on_event=on_event,
+    )
+    return _Run(config, run, base, cache_dir, device, on_event).go(checkpoint)
+
+
+def own(model: Model | None) -> Model | None:
+    """A copy of a given model, in float32 on the CPU, to train without changing the given one."""
+    if model is None:
+        return None
+    copied = replace(
+        model,
+        unet=copy.deepcopy(model.unet),
+        vae=copy.deepcopy(model.vae),
+        text_encoders=copy.deepcopy(model.text_encoders),
+    )
+    return copied.to("cpu", torch.float32)
+
+
+def _result(config: TrainConfig, run: Path, digest: str) -> TrainResult:
+    assert config.steps is not None, "a resolved config"
+    return TrainResult(
+        out=run,
+        model=run / "model",
+        steps=config.steps,
+        instance_prompt=fill_template(config.instance_prompt, config.class_noun),
+        weights_sha256=digest,
+    )
+
+
+class _Run:
+    """One run under way: class pictures, caching, training, saving."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        run: Path,
+        model: Model,
+        cache_dir: Path,
+        device: str,
+        on_event: OnEvent,
+    ) -> None:
+        self.config, self.run, self.model, self.cache_dir = config, run, model, cache_dir
+        self.wish = StopWish()
+        self.on_event = on_event if rank_zero_only.rank == 0 else ignore
+        self.place = Place.of(config, device)
+        self.instance_prompt = self._fill(config.instance_prompt)
+        self.class_prompt = self._fill(config.class_prompt)
+        self.pictures = find_pictures(config.pictures, on_note=self.on_event)
+        self.crops = self._crops(self.pictures)
+
+    def go(self, checkpoint: Checkpoint | None) -> TrainResult:
+        """From `checkpoint`, or from the beginning, to the exported model."""
+        with self.wish.listening(), storage_errors(self.run):
+            for part in self.model.parts.values():
+                part.requires_grad_(False)
+            self.model.to(self.place.device)
+            paths = self._class_pictures()
+            data_hash = f"{model_key(self.model)}-{sha256(*self.pictures, *paths)}"
+            if checkpoint is not None and checkpoint.data_hash != data_hash:
+                raise RunError(
+                    "the pictures or the base model have changed since the checkpoint",
+                    field="resume",
+                    value=str(self.run),
+                )
+            data = self._cache(paths)
+            self._train(data, data_hash, checkpoint)
+            self.on_event(Progress(phase=SAVING, step=0, total=1))
+            digest = export_model(self.model, self.config, self.run / "model")
+            self.on_event(Progress(phase=SAVING, step=1, total=1))
+        return _result(self.config, self.run, digest)
+
+    def _fill(self, template: str) -> str:
+        prompt = fill_template(template, self.config.class_noun)
+        return fill_identifier(prompt, self.config.identifier, model=self.config.model)
+
+    def _crops(self, paths: list[Path]) -> list[list[Crop]]:
+        config = self.config
+        assert config.resolution is not None, "a resolved config"
+        return load_crops(
+            paths,
+            config.resolution,
+            center=config.center_crop,
+            count=RANDOM_CROPS,
+            seed=config.seed,
+        )
+
+    def _class_pictures(self) -> list[Path]:
+        """The class pictures, drawn where they are missing."""
+        if not self.config.class_pictures:
+            return []
+        paths: list[Path] = []
+        events = class_pictures(
+            self.model, self.config, self.class_prompt, cache_dir=self.cache_dir
+        )
+        for event in events:
+            if isinstance(event, list):
+                paths = event
+            else:
+                self.on_event(event)
+            self._heed()
+        return paths
+
+    def _cache(self, class_paths: list[Path]) -> TrainData:
+        """Encode pictures and prompts; then the frozen parts leave the device."""
+        model, config = self.model, self.config
+        total = len(self.crops) + len(class_paths)
+
+        def caching(first: int) -> Callable[[int], None]:
+            def report(done: int) -> None:
+                self.on_event(Progress(phase=CACHING, step=first + done, total=total))
+                self._heed()
+
+            return report
+
+        caching(0)(0)
+        flip = config.flip_probability
+        instance = cache_latents(
+            model.vae, self.crops, flip_probability=flip, on_progress=caching(0)
+        )
+        prior = None
+        if class_paths:
+            prior = cache_latents(
+                model.vae,
+                self._crops(class_paths),
+                flip_probability=flip,
+                on_progress=caching(len(self.crops)),
+            )
+        prompts = [self.instance_prompt, self.class_prompt, ""]
+        frozen = not config.train_text_encoder
+        data = TrainData(
+            instance=instance,
+            prior=prior,
+            prompts=cache_prompts(model, prompts) if frozen else None,
+            ids=tuple(ids.to(self.place.device) for ids in tokenize(model, prompts)),
+        )
+        release(model, config)
+        return data
+
+    def _train(self, data: TrainData, data_hash: str, checkpoint: Checkpoint | None) -> None:
+        """Train to the last step; raises Interrupted if the person wished to stop before."""
+        config, run = self.config, self.run
+        assert config.steps is not None, "a resolved config"
+        done = checkpoint.step if checkpoint else 0
+        task = DreamBooth(self.model, config, data, done)
+        if checkpoint is not None:
+            task.restore(checkpoint)
+            del checkpoint
+        for part in task.trained.values():
+            part.requires_grad_(True).train()
+        samples = [self._fill(prompt) for prompt in config.sample_prompts]
+        between = Between(
+            run,
+            data_hash=data_hash,
+            config_hash=config_hash(config),
+            wish=self.wish,
+            sample=lambda step: draw_samples(
+                self.model, config, samples, run, step, self.place.device, self.on_event
+            ),
+            on_event=self.on_event,
+        )
+        train(task, between, self.place, run)
+        if rank_zero_only.rank != 0:
+            # a process that Lightning started for another device, with the same command line
+            raise SystemExit(0)
+        if between.stopped_at is not None and between.stopped_at < config.steps:
+            raise Interrupted(
+                f"Stopped after step {between.stopped_at} of {config.steps}; a checkpoint is kept. "
+                f"Resume with: tintype train --resume {run}"
+            )
+
+    def _heed(self) -> None:
+        """Stop here if asked to; nothing has been trained yet."""
+        if self.wish.made:
+            raise Interrupted(
+                "Stopped before the first step; the class pictures drawn so far are kept. "
+                f"Resume with: tintype train --resume {self.run}"
+            )

@@ -1,0 +1,61 @@
+"""Sample pictures of a model in training, with the same seeds each time."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from tintype.errors import ModelError
+from tintype.generation.engine import draw_many
+from tintype.models.model import Model
+from tintype.training.files import storage_errors
+from tintype.training.prior import save_whole
+from tintype.types import Event, GeneratedImage, GenerateRequest, Note, Progress, TrainConfig
+
+PHASE = "sampling"
+
+
+def draw_samples(
+    model: Model,
+    config: TrainConfig,
+    prompts: list[str],
+    run: Path,
+    step: int,
+    device: torch.device,
+    on_event: Callable[[Event], None],
+) -> None:
+    """One picture a prompt into samples/step-N/, picture i from seed + i; the model stays as it is.
+
+    A picture that isn't finite is a Note, not an error. Raises StorageError.
+    """
+    folder = run / "samples" / f"step-{step}"
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    homes = [(part, next(part.parameters()).device) for part in model.parts.values()]
+    borrowed = replace(model).to(device)
+    requests = [
+        GenerateRequest(
+            prompt=prompt,
+            model=model.card.id,
+            steps=config.class_steps,
+            guidance_scale=config.class_guidance_scale,
+            seed=config.seed + index,
+            width=config.resolution,
+            height=config.resolution,
+        )
+        for index, prompt in enumerate(prompts)
+    ]
+    done = 0
+    on_event(Progress(phase=PHASE, step=done, total=len(requests)))
+    try:
+        for event in draw_many(borrowed, requests):
+            if isinstance(event, GeneratedImage):
+                save_whole(event.image, folder / f"{event.index:02d}.png")
+                done += 1
+                on_event(Progress(phase=PHASE, step=done, total=len(requests)))
+    except ModelError as error:
+        on_event(Note(message=f"Sample at step {step}: {error}"))
+    finally:
+        for part, home in homes:
+            part.to(home)

@@ -1,0 +1,95 @@
+"""Pictures, configs and data for the tests of training."""
+
+import random
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from tintype.models.model import Model
+from tintype.text.encode import encode, tokenize
+from tintype.training.cache import cache_latents
+from tintype.training.config import resolve
+from tintype.training.data import load_crops
+from tintype.training.run import fit
+from tintype.training.task import DreamBooth, TrainData
+from tintype.types import Event, TrainConfig, TrainResult
+
+INSTANCE, CLASS = "a photo of sks dog", "a photo of a dog"
+
+
+def noise_picture(seed: int, size: tuple[int, int] = (64, 64)) -> Image.Image:
+    width, height = size
+    return Image.frombytes("RGB", size, random.Random(seed).randbytes(3 * width * height))
+
+
+def make_pictures(folder: Path, count: int = 3, first: int = 0) -> Path:
+    """Pictures of noise, each another."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(count):
+        noise_picture(first + index).save(folder / f"{index}.png")
+    return folder
+
+
+def make_config(root: Path, model: Path, **values: Any) -> TrainConfig:
+    """A short run: 4 steps of 2 + 2 pictures, class pictures at hand, no samples."""
+    given: dict[str, Any] = {
+        "pictures": make_pictures(root / "pictures"),
+        "class_dir": make_pictures(root / "class", 3, first=100),
+        "class_pictures": 3,
+        "class_noun": "dog",
+        "model": str(model),
+        "out": root / "run",
+        "steps": 4,
+        "batch_size": 2,
+        "learning_rate": 1e-3,
+        "checkpoint_every": 100,
+        "sample_every": 0,
+        **values,
+    }
+    return TrainConfig(**given)
+
+
+def run_fit(root: Path, config: TrainConfig, **options: Any) -> tuple[TrainResult, list[Event]]:
+    """`fit` on the CPU, and the events that it told."""
+    events: list[Event] = []
+    result = fit(config, cache_dir=root / "cache", device="cpu", on_event=events.append, **options)
+    return result, events
+
+
+def make_task(root: Path, model: Model, **values: Any) -> DreamBooth:
+    """The LightningModule alone, on data made step by step by the public functions."""
+    config = resolve(make_config(root, model.card.path, **values), model)
+    assert config.resolution is not None
+    caches = []
+    for folder in (config.pictures, config.class_dir):
+        assert folder is not None
+        crops = load_crops(
+            sorted(folder.iterdir()), config.resolution, center=True, count=1, seed=config.seed
+        )
+        caches.append(
+            cache_latents(
+                model.vae,
+                crops,
+                flip_probability=config.flip_probability,
+                on_progress=lambda done: None,
+            )
+        )
+    prompts = [INSTANCE, CLASS, ""]
+    for part in model.parts.values():
+        part.requires_grad_(False)
+    data = TrainData(
+        instance=caches[0],
+        prior=caches[1] if config.class_pictures else None,
+        prompts=None if config.train_text_encoder else encode(model, prompts),
+        ids=tokenize(model, prompts),
+    )
+    task = DreamBooth(model, config, data, 0)
+    task.trained.requires_grad_(True).train()
+    return task
+
+
+def losses_of(run: Path) -> list[float]:
+    """The loss column of metrics.csv."""
+    lines = (run / "metrics.csv").read_text().splitlines()[1:]
+    return [float(line.split(",")[1]) for line in lines]

@@ -1,0 +1,96 @@
+"""Configs: overrides, completion, and the way to YAML and back."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.training.helpers import make_config
+from tintype.errors import ConfigError
+from tintype.models.load import load
+from tintype.training.config import apply_overrides, config_hash, dump_config, read_config, resolve
+from tintype.types import TrainConfig
+
+
+def test_overrides_are_read_as_yaml() -> None:
+    values = apply_overrides(
+        {"steps": 3, "seed": 1},
+        ["steps=10", "learning-rate=1e-5", "center_crop=false", "sample_prompts=[a cat, a dog]"],
+    )
+    assert values["steps"] == 10
+    assert values["center_crop"] is False
+    assert values["sample_prompts"] == ["a cat", "a dog"]
+    config = TrainConfig(pictures=Path("x"), class_noun="dog", **values)
+    assert config.learning_rate == 1e-5
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("step=3", "Did you mean steps"),
+        ("steps", "is not KEY=VALUE"),
+        ("sample_prompts=[a", "is not YAML"),
+    ],
+)
+def test_bad_overrides(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        apply_overrides({}, [override])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("- a\n- b\n", "no mapping"), ("a: [", "is not YAML"), ("1: 2", "no mapping")],
+)
+def test_bad_files(content: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text(content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        read_config(path)
+    assert str(path) in str(caught.value)
+    with pytest.raises(ConfigError, match="can't be read"):
+        read_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"learning_rat": 1}, "Did you mean learning_rate"),
+        ({"schedule": "cosin"}, "Did you mean cosine"),
+        ({"steps": 0}, "steps 0"),
+        ({"precision": "16"}, "precision"),
+    ],
+)
+def test_bad_values(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig(pictures=Path("x"), class_noun="dog", **values)
+
+
+def test_a_missing_class_noun_names_its_flag() -> None:
+    with pytest.raises(ConfigError, match="give --class-noun"):
+        TrainConfig(pictures=Path("x"))
+
+
+def test_completion_and_round_trip(sd_folder: Path, tmp_path: Path) -> None:
+    model = load(sd_folder, device="cpu")
+    model.card = replace(model.card, defaults={"train": {"steps": 30, "flip_probability": 0.25}})
+    config = TrainConfig(pictures=tmp_path / "rex", class_noun="dog", model=str(sd_folder))
+    done = resolve(config, model, runs_dir=tmp_path / "runs")
+    assert (done.steps, done.batch_size, done.flip_probability) == (30, 1, 0.25)
+    assert (done.resolution, done.out) == (64, tmp_path / "runs" / "rex")
+    given = resolve(config.replace(steps=7, flip_probability=0.5, prior_weight=0), model)
+    assert (given.steps, given.flip_probability, given.class_pictures) == (7, 0.5, 0)
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_config(done))
+    assert TrainConfig(**read_config(path)) == done
+    assert set(read_config(path)) == set(TrainConfig.model_fields)
+    with pytest.raises(ConfigError, match="not a multiple of 8"):
+        resolve(config.replace(resolution=100), model)
+
+
+def test_the_hash_is_of_what_decides_the_weights(tmp_path: Path) -> None:
+    config = make_config(tmp_path, tmp_path)
+    same = config.replace(out=tmp_path / "other", checkpoint_every=1, steps=9)
+    assert config_hash(config) == config_hash(same)
+    assert config_hash(config) != config_hash(config.replace(seed=1))
+    cosine = config.replace(schedule="cosine")
+    assert config_hash(cosine) != config_hash(cosine.replace(steps=9))
