@@ -1,0 +1,222 @@
+"""`evaluate_run`: measure a finished run, and leave the figures and a contact sheet in it."""
+
+import json
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from PIL.Image import Image
+
+from tintype.errors import RunError
+from tintype.evaluate.figures import Figures, measure
+from tintype.evaluate.metrics import SubjectMetrics
+from tintype.evaluate.protocol import Drawings, Protocol, draw_all
+from tintype.evaluate.sheet import Row, contact_sheet
+from tintype.models.load import load
+from tintype.models.model import Model
+from tintype.training.config import read_config
+from tintype.training.data import find_pictures, read_picture
+from tintype.training.files import storage_errors, write_text
+from tintype.types import Event, Progress, TrainConfig
+
+SHEET = "contact-sheet.png"
+METRICS = "metrics.json"
+MEASURING = "measuring"
+
+Listener = Callable[[Event], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A measured run: what was found, and the seconds of each phase."""
+
+    run: Path
+    figures: Figures
+    seconds: dict[str, float]
+
+    @property
+    def sheet(self) -> Path:
+        """The contact sheet."""
+        return self.run / SHEET
+
+    @property
+    def metrics(self) -> Path:
+        """The file with all figures."""
+        return self.run / METRICS
+
+    def summary(self) -> str:
+        """What was found and where it is, for the person who asked."""
+        files = [f"Contact sheet:   {self.sheet}", f"All figures:     {self.metrics}"]
+        return "\n".join([*self.figures.lines(), "", *files])
+
+
+class PhaseClock:
+    """Listens to events and adds up the seconds of each phase, after those in `spent`.
+
+    The time up to an event counts for the phase that the event belongs to.
+    """
+
+    def __init__(self, listener: Listener, spent: Mapping[str, float] | None = None) -> None:
+        self.seconds: dict[str, float] = dict(spent or {})
+        self._listener = listener
+        self._last = monotonic()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Progress):
+            now = monotonic()
+            self.seconds[event.phase] = self.seconds.get(event.phase, 0.0) + now - self._last
+            self._last = now
+        self._listener(event)
+
+    def rounded(self) -> dict[str, float]:
+        """The seconds to two decimals."""
+        return {phase: round(value, 2) for phase, value in self.seconds.items()}
+
+
+def silent(event: Event) -> None:
+    """The listener of a caller who only wants the result."""
+
+
+def evaluate_run(
+    run: Path,
+    *,
+    protocol: Mapping[str, Any] | None = None,
+    title: str | None = None,
+    spent: Mapping[str, float] | None = None,
+    clip: Path | None = None,
+    device: str = "auto",
+    allow_pickle: bool = False,
+    offline: bool = False,
+    on_event: Listener = silent,
+) -> Evaluation:
+    """Draw and measure a run before and after training, on its own instance pictures.
+
+    Writes `metrics.json` and `contact-sheet.png` into the run. `protocol` changes fields of the
+    Protocol, whose own defaults are the base model's; `clip` is another folder to measure with
+    than the pocket-clip; `spent` are the seconds of earlier phases. Raises RunError for a folder
+    that holds no finished run, InputError for what is wrong with the rest, StorageError.
+    """
+    config = run_config(run)
+    clock = PhaseClock(on_event, spent)
+    instances = [read_picture(path) for path in find_pictures(config.pictures)]
+    options: dict[str, Any] = {"device": device, "on_event": clock}
+    base = load(config.model, allow_pickle=allow_pickle, offline=offline, **options)
+    plan = plan_for(config, base, protocol or {})
+    before = _finish(draw_all(base, plan, phase="drawing before"), clock)
+    del base  # two models of full size may not fit together
+    after = _finish(draw_all(load(run, **options), plan, phase="drawing after"), clock)
+    clock(Progress(phase=MEASURING, step=0, total=1))
+    metrics = SubjectMetrics.load(clip)
+    figures = measure(metrics, plan, instances=instances, before=before, after=after)
+    title = title or f"“[V] {config.class_noun}”, taught to {Path(config.model).name}"
+    sheet = _sheet(title, plan, instances, before, after, figures)
+    with storage_errors(run / SHEET):
+        sheet.save(run / SHEET)
+    clock(Progress(phase=MEASURING, step=1, total=1))
+    evaluation = Evaluation(run=run, figures=figures, seconds=clock.rounded())
+    save_metrics(evaluation, plan)
+    return evaluation
+
+
+def run_config(run: Path) -> TrainConfig:
+    """The config of a finished run; raises RunError for any other folder."""
+    if not (run / "config.yaml").is_file():
+        raise RunError("holds no run (no config.yaml)", field="run", value=str(run))
+    if not is_finished(run):
+        raise RunError(
+            f"has no trained model yet; finish it with: tintype train --resume {run}",
+            field="run",
+            value=str(run),
+        )
+    return TrainConfig(**read_config(run / "config.yaml"))
+
+
+def is_finished(run: Path) -> bool:
+    """Whether the run has its trained model."""
+    return (run / "model" / "model_index.json").is_file()
+
+
+def plan_for(config: TrainConfig, base: Model, changes: Mapping[str, Any]) -> Protocol:
+    """The protocol of a run: the base model's drawing defaults, then `changes`."""
+    return Protocol(
+        **{
+            "class_noun": config.class_noun,
+            "identifier": config.identifier,
+            "class_prompt": config.class_prompt,
+            **base.card.defaults.get("generate", {}),
+            **changes,
+        }
+    )
+
+
+def save_metrics(evaluation: Evaluation, protocol: Protocol) -> None:
+    """Write `metrics.json`: the figures, how they were drawn, and the seconds of each phase."""
+    values = {
+        "figures": evaluation.figures.as_dict(),
+        "protocol": asdict(protocol),
+        "seconds": evaluation.seconds,
+    }
+    write_text(evaluation.metrics, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
+
+
+def load_evaluation(run: Path) -> Evaluation | None:
+    """What `evaluate_run` found in this run before, or None where it hasn't finished."""
+    if not ((run / SHEET).is_file() and (run / METRICS).is_file()):
+        return None
+    values = json.loads((run / METRICS).read_text(encoding="utf-8"))
+    return Evaluation(
+        run=run,
+        figures=Figures.from_dict(values["figures"]),
+        seconds=values["seconds"],
+    )
+
+
+def _finish(drawing: Generator[Event, None, Drawings], listener: Listener) -> Drawings:
+    """Run a generator of events to its end."""
+    while True:
+        try:
+            listener(next(drawing))
+        except StopIteration as stop:
+            drawings: Drawings = stop.value
+            return drawings
+
+
+def _sheet(
+    title: str,
+    protocol: Protocol,
+    instances: Sequence[Image],
+    before: Drawings,
+    after: Drawings,
+    figures: Figures,
+) -> Image:
+    rows = [
+        Row(
+            label=protocol.shown(prompt.prompt),
+            notes=[
+                f"likeness {prompt.subject_similarity.before:.2f}, "
+                f"then {prompt.subject_similarity.after:.2f}"
+            ],
+            before=old,
+            after=new,
+        )
+        for prompt, old, new in zip(figures.prompts, before.prompts, after.prompts, strict=True)
+    ]
+    rows.append(
+        Row(
+            label=protocol.shown(protocol.class_prompt),
+            notes=["class pictures", f"{figures.class_preservation:.2f} alike"],
+            before=before.class_pictures,
+            after=after.class_pictures,
+        )
+    )
+    return contact_sheet(
+        title=title,
+        figures=figures.lines(),
+        instances=instances,
+        rows=rows,
+        footer=f"Each row: the same prompt and the same seeds (from {protocol.seed}) on both "
+        f"sides; {protocol.scheduler}, {protocol.steps} steps, guidance "
+        f"{protocol.guidance_scale:g}. Figures are cosines in pocket-clip's space.",
+    )

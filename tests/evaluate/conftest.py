@@ -1,0 +1,12 @@
+"""A small random CLIP."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import save_clip
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_clip(tmp_path_factory.mktemp("models") / "clip")

@@ -1,0 +1,118 @@
+"""Before and after, on a small model that was really trained."""
+
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageChops
+
+from tests.tiny import save_clip
+from tintype.errors import RunError
+from tintype.evaluate.protocol import Drawings, Protocol, draw_all
+from tintype.evaluate.report import evaluate_run, load_evaluation
+from tintype.models.load import load
+from tintype.models.model import Model
+from tintype.training.run import fit
+from tintype.types import Event, Progress, TrainConfig
+
+PLAN = {"prompts": ("a [V] {class_noun}", "[V] on a dog"), "pictures": 2, "steps": 2}
+
+
+def drawn(model: Model, plan: Protocol) -> tuple[Drawings, list[Event]]:
+    events: list[Event] = []
+    drawing = draw_all(model, plan, phase="drawing")
+    while True:
+        try:
+            events.append(next(drawing))
+        except StopIteration as stop:
+            return stop.value, events
+
+
+@pytest.fixture(scope="module")
+def run(sd_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two steps."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    (folder / "dog").mkdir()
+    for index, color in enumerate(("red", "green")):
+        Image.new("RGB", (64, 64), color).save(folder / "dog" / f"{index}.png")
+    config = TrainConfig(
+        pictures=folder / "dog",
+        class_noun="dog",
+        model=str(sd_folder),
+        out=folder / "run",
+        steps=2,
+        learning_rate=1e-2,
+        class_pictures=1,
+        class_steps=1,
+        sample_every=0,
+    )
+    return fit(config, cache_dir=folder / "cache", device="cpu").out
+
+
+def test_the_same_prompts_and_seeds_on_any_model(sd_folder: Path) -> None:
+    model = load(str(sd_folder), device="cpu")
+    plan = Protocol(class_noun="dog", identifier="sks", class_pictures=3, **PLAN)
+    assert [request.prompt for request in plan.requests()] == [
+        "a sks dog", "sks on a dog", "a photo of a dog"
+    ]  # fmt: skip
+    assert plan.meant("a photo of [V] {class_noun} at night") == "a photo of a dog at night"
+    assert plan.meant("the [V] dog") == "the dog"
+    first, events = drawn(model, plan)
+    second, _ = drawn(model, plan)
+    assert [len(row) for row in first.prompts] == [2, 2]
+    assert len(first.class_pictures) == 3
+    for row, again in zip(first.prompts, second.prompts, strict=True):
+        assert [picture.tobytes() for picture in row] == [picture.tobytes() for picture in again]
+    progress = [event for event in events if isinstance(event, Progress)]
+    assert [event.step for event in progress] == list(range(8))
+    assert {event.total for event in progress} == {7}
+
+
+def test_a_run_is_measured_and_laid_out(run: Path, tmp_path: Path) -> None:
+    phases: list[str] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Progress):
+            phases.append(event.phase)
+
+    found = evaluate_run(
+        run, clip=save_clip(tmp_path / "clip"), protocol=PLAN, device="cpu", on_event=listen
+    )
+    assert {"drawing before", "drawing after", "measuring"} <= set(phases)
+    figures = found.figures
+    assert len(figures.prompts) == 2
+    assert figures.subject_similarity.before != figures.subject_similarity.after
+    assert -1 <= figures.class_preservation < 1
+    values = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    assert values["protocol"]["identifier"] == "sks"
+    assert set(values["seconds"]) == set(phases)
+    again = load_evaluation(run)
+    assert again is not None
+    assert again.figures.as_dict() == figures.as_dict() == values["figures"]
+    assert f"{figures.subject_similarity.after:.2f} after" in again.summary()
+    with Image.open(run / "contact-sheet.png") as sheet:
+        blank = Image.new("RGB", sheet.size, "white")
+        assert ImageChops.difference(sheet.convert("RGB"), blank).getbbox()
+
+
+def test_an_untrained_model_is_fully_preserved(run: Path, tmp_path: Path, sd_folder: Path) -> None:
+    """A run whose model equals its base changes nothing: the two sides are alike to the bit."""
+    config = (run / "config.yaml").read_text(encoding="utf-8")
+    copied = tmp_path / "run"
+    copied.mkdir()
+    (copied / "config.yaml").write_text(config, encoding="utf-8")
+    (copied / "model").symlink_to(sd_folder, target_is_directory=True)
+    found = evaluate_run(
+        copied, clip=save_clip(tmp_path / "clip"), protocol=PLAN, device="cpu"
+    ).figures
+    assert found.class_preservation == pytest.approx(1.0, abs=1e-6)
+    assert found.subject_similarity.before == found.subject_similarity.after
+    assert found.class_likeness.before == found.class_likeness.after
+
+
+def test_what_is_no_finished_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="holds no run"):
+        evaluate_run(tmp_path, device="cpu")
+    (tmp_path / "config.yaml").write_text("pictures: x\nclass_noun: dog\n", encoding="utf-8")
+    with pytest.raises(RunError, match="no trained model yet"):
+        evaluate_run(tmp_path, device="cpu")
