@@ -107,17 +107,17 @@ def train(
         request = _train_config(config, set_ or [], flags)
         with console.ProgressView() as view:
             result = service.train(request, emit=view)
+    run = console.short(result.out)
     console.out.print(
-        f"Trained {result.steps} steps. The model is {result.model}\n"
-        f'Draw with it:   tintype generate "a photo of [V] {result.class_noun}" '
-        f"--model {result.out}\n"
-        f"Measure it:     tintype evaluate {result.out}",
+        f"Trained {result.steps} steps. The model is {console.short(result.model)}\n"
+        f'Draw with it:   tintype generate "{result.instance_prompt}" --model {run}\n'
+        f"Measure it:     tintype evaluate {run}",
         markup=False,
     )
 
 
 def _train_config(file: Path | None, overrides: list[str], flags: dict[str, Any]) -> TrainConfig:
-    from tintype.train.config import apply_overrides, read_config
+    from tintype.training.config import apply_overrides, read_config
 
     values: dict[str, Any] = read_config(file) if file else {}
     values |= {name: value for name, value in flags.items() if value is not None}
@@ -142,7 +142,7 @@ def generate(
     offline: OfflineFlag = None,
 ) -> None:
     """Draw pictures from a prompt."""
-    from tintype.generate.images import read_request, save
+    from tintype.generation.images import read_request, save
 
     settings = load_settings(device=device, allow_pickle=allow_pickle, offline=offline, out_dir=out)
     fields: dict[str, Any] = {
@@ -181,11 +181,10 @@ def evaluate(
 
 @app.command()
 def schedulers() -> None:
-    """List the schedulers and their other names."""
-    from tintype.schedulers import SCHEDULERS
+    """List the schedulers: name, A1111's name, other names."""
+    from tintype.schedulers import ROWS
 
-    for row in SCHEDULERS.values():
-        console.out.print(f"{row.name:<18} {', '.join(row.aliases)}", markup=False)
+    console.show_schedulers(ROWS)
 
 
 @models_app.command("list")
@@ -197,7 +196,7 @@ def models_list() -> None:
 @models_app.command("show")
 def models_show(model: Annotated[str, typer.Argument(help="As for --model.")]) -> None:
     """Show what a model is, its parts and sizes, and what it knows."""
-    console.out.print(str(Service(load_settings()).describe(model)), markup=False)
+    console.show_model(Service(load_settings()).describe(model))
 
 
 def main() -> None:

@@ -1,10 +1,13 @@
 """Events on a terminal: one bar a phase, notes above the bars."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich import progress as rich_progress
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -13,8 +16,13 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 
 from tintype.types import Event, Note, Progress
+
+if TYPE_CHECKING:
+    from tintype.models.describe import ModelDescription
+    from tintype.schedulers import Row
 
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False, soft_wrap=True)
@@ -65,3 +73,49 @@ class ProgressView:
             # A phase may come again (samples at intervals): the next one gets a bar of its own.
             self._bars.stop_task(task)
             del self._tasks[event.phase]
+
+
+def short(path: Path) -> Path:
+    """A path as a person here would type it."""
+    absolute = path.absolute()
+    return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else path
+
+
+def show_model(model: "ModelDescription") -> None:
+    """What is known of a model without loading it, as a table on standard output."""
+    table = _table()
+    rows = {
+        "model": model.id,
+        "family": model.family,
+        "files": str(model.path),
+        "native size": f"{model.native_size}x{model.native_size} px",
+        "prediction": model.prediction_type,
+        "subject": model.class_noun and f"[V] {model.class_noun} (identifier {model.identifier})",
+        "licence": model.licence,
+        "knows": ", ".join(model.concepts),
+        "in all": _size(model.megabytes, model.parameters),
+    }
+    rows |= {part.name: _size(part.megabytes, part.parameters) for part in model.parts}
+    for name, value in rows.items():
+        if value:
+            table.add_row(name, escape(str(value)))
+    out.print(table)
+
+
+def _size(megabytes: float, parameters: int | None) -> str:
+    size = f"{megabytes:.1f} MB"
+    return f"{size}, {parameters / 1e6:.2f} M parameters" if parameters else size
+
+
+def show_schedulers(rows: "Sequence[Row]") -> None:
+    """The schedulers as a table on standard output."""
+    table = _table()
+    for row in rows:
+        table.add_row(row.name, row.title, ", ".join((*row.aliases, row.class_name)))
+    out.print(table)
+
+
+def _table() -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    return table

@@ -9,7 +9,7 @@ from tintype.types import Event, GenerateRequest, TrainConfig, TrainResult
 
 if TYPE_CHECKING:
     from tintype.demo import DemoResult
-    from tintype.evaluate.protocol import Evaluation
+    from tintype.evaluate.report import Evaluation
     from tintype.models.describe import ModelDescription
     from tintype.models.model import Model
 
@@ -49,33 +49,42 @@ class Service:
 
     def generate(self, request: GenerateRequest, *, emit: Emit = ignore) -> Iterator[Event]:
         """Draw: Progress for each step, a GeneratedImage for each picture; close to cancel."""
-        from tintype.generate.engine import draw
+        from tintype.generation.engine import draw
+        from tintype.schedulers import canonical
 
+        canonical(request.scheduler)  # a typing error shouldn't wait for gigabytes to load
         yield from draw(self.model(request.model, emit=emit), request)
 
     def train(self, config: TrainConfig, *, emit: Emit = ignore) -> TrainResult:
         """Run a training to its end, or until the person interrupts it."""
-        from tintype.train.run import fit
+        from tintype.training.run import fit
 
-        model = self.model(config.model, emit=emit)
-        self._loaded = None  # training changes the weights: nobody else may use this copy
-        return fit(config, model=model, cache_dir=self.settings.cache_dir, on_event=emit)
+        return fit(
+            config,
+            cache_dir=self.settings.cache_dir,
+            runs_dir=self.settings.runs_dir,
+            device=self.settings.device,
+            allow_pickle=self.settings.allow_pickle,
+            offline=self.settings.offline,
+            on_event=emit,
+        )
 
     def resume(self, run: Path, *, emit: Emit = ignore) -> TrainResult:
         """Go on with a run from its last checkpoint."""
-        from tintype.train.run import resume
+        from tintype.training.run import resume
 
         return resume(
             run,
             cache_dir=self.settings.cache_dir,
             device=self.settings.device,
             allow_pickle=self.settings.allow_pickle,
+            offline=self.settings.offline,
             on_event=emit,
         )
 
     def evaluate(self, run: Path, *, emit: Emit = ignore) -> "Evaluation":
         """Measure a run before and after training, and draw its contact sheet."""
-        from tintype.evaluate.protocol import evaluate_run
+        from tintype.evaluate.report import evaluate_run
 
         return evaluate_run(run, device=self.settings.device, on_event=emit)
 
