@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tintype.types import TrainConfig
+
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -39,10 +41,17 @@ def environment(home: Path) -> dict[str, str]:
 
 
 @pytest.mark.slow
-def test_tutorial_works_as_written(tmp_path: Path) -> None:
-    """Every block of the tutorial in order, in one folder, as a reader would type them."""
-    blocks = BLOCK.findall((DOCS / "tutorial.md").read_text(encoding="utf-8"))
-    assert len(blocks) >= 6
+@pytest.mark.parametrize(
+    ("page", "left"),
+    [
+        ("tutorial.md", ["runs/*/contact-sheet.png", "outputs/*.png"]),
+        ("models.md", []),
+    ],
+)
+def test_pages_work_as_written(page: str, left: list[str], tmp_path: Path) -> None:
+    """Every block of a page in order, in one folder, as a reader would type them."""
+    blocks = BLOCK.findall((DOCS / page).read_text(encoding="utf-8"))
+    assert blocks
     for language, code in blocks:
         shell = ["bash", "-euo", "pipefail", "-c"] if language == "bash" else [sys.executable, "-c"]
         result = subprocess.run(
@@ -54,8 +63,7 @@ def test_tutorial_works_as_written(tmp_path: Path) -> None:
             timeout=500,
         )
         assert result.returncode == 0, f"{code}\n{result.stdout}\n{result.stderr}"
-    assert list(tmp_path.glob("runs/*/contact-sheet.png"))
-    assert list(tmp_path.glob("outputs/*.png"))
+    assert all(list(tmp_path.glob(pattern)) for pattern in left)
 
 
 def help_page(home: Path) -> str:
@@ -86,3 +94,9 @@ def test_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", text)
     local = [link for link in links if "://" not in link]
     assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+def test_every_training_setting_is_documented() -> None:
+    text = (DOCS / "training.md").read_text(encoding="utf-8")
+    documented = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    assert documented == list(TrainConfig.model_fields)

@@ -119,9 +119,10 @@ def train(
 def _train_config(file: Path | None, overrides: list[str], flags: dict[str, Any]) -> TrainConfig:
     from tintype.training.config import apply_overrides, read_config
 
-    values: dict[str, Any] = read_config(file) if file else {}
-    values |= {name: value for name, value in flags.items() if value is not None}
-    return TrainConfig(**apply_overrides(values, overrides))
+    values = apply_overrides(read_config(file) if file else {}, overrides)
+    return TrainConfig(
+        **values | {name: value for name, value in flags.items() if value is not None}
+    )
 
 
 @app.command()
