@@ -3,9 +3,8 @@
     python benchmarks/generate.py [--model FOLDER] [--repeats 7] [--threads N]
 
 Both run in one process, in turns, so that a busy machine slows both; the ratio is the median of
-the ratios of neighbouring turns. Without `--model` the model is `pocket`, or, where its weights
-aren't there, a random one of its size. `--first` measures instead what a person waits for the
-first picture of a new process, and where that goes.
+the ratios of neighbouring turns. `--first` measures instead what a person waits for the first
+picture of a new process, and where that goes.
 """
 
 import argparse
@@ -13,11 +12,12 @@ import json
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from tintype.pocket import weights_dir
 
 PROMPT = "a 3d cat face on a blue background"
 SEED = 7
@@ -42,68 +42,17 @@ import json; print(json.dumps(laps))
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", type=Path, help="a diffusers folder (default: pocket)")
+    parser.add_argument(
+        "--model", type=Path, default=weights_dir(), help="a diffusers folder (default: pocket)"
+    )
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, help="torch threads (default: torch's own choice)")
     parser.add_argument("--first", action="store_true", help="time a new process's first picture")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = arguments.model or pocket_folder() or random_pocket(Path(scratch))
-        if arguments.first:
-            first_picture(folder, arguments.repeats)
-        else:
-            compare(folder, arguments.repeats, arguments.threads)
-
-
-def pocket_folder() -> Path | None:
-    """The weights inside the package, if they are there."""
-    import tintype
-
-    folder = Path(tintype.__file__).parent / "pocket" / "weights"
-    return folder if (folder / "model_index.json").is_file() else None
-
-
-def random_pocket(folder: Path) -> Path:
-    """Random weights of pocket's size: 128 px, 8x8x16 latents, a UNet of 10.7M parameters."""
-    sys.path.insert(0, str(Path(__file__).parents[1]))
-    import torch
-    from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
-    from tests.tiny import scheduler, text_config, tokenizer
-    from transformers import CLIPTextModel
-
-    torch.manual_seed(0)
-    tokens = tokenizer()
-    levels = (16, 32, 64, 128, 128)
-    StableDiffusionPipeline(
-        vae=AutoencoderKL(
-            block_out_channels=levels,
-            down_block_types=("DownEncoderBlock2D",) * len(levels),
-            up_block_types=("UpDecoderBlock2D",) * len(levels),
-            latent_channels=16,
-            norm_num_groups=8,
-            mid_block_add_attention=False,
-            sample_size=128,
-        ),
-        text_encoder=CLIPTextModel(text_config(tokens, 192)),
-        tokenizer=tokens,
-        unet=UNet2DConditionModel(
-            sample_size=8,
-            in_channels=16,
-            out_channels=16,
-            block_out_channels=(160, 160),
-            layers_per_block=1,
-            down_block_types=("CrossAttnDownBlock2D",) * 2,
-            up_block_types=("CrossAttnUpBlock2D",) * 2,
-            cross_attention_dim=192,
-            attention_head_dim=4,
-            norm_num_groups=16,
-        ),
-        scheduler=scheduler(prediction_type="v_prediction", timestep_spacing="trailing"),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(folder)
-    return folder
+    if arguments.first:
+        first_picture(arguments.model, arguments.repeats)
+    else:
+        compare(arguments.model, arguments.repeats, arguments.threads)
 
 
 def compare(folder: Path, repeats: int, threads: int | None) -> None:

@@ -18,14 +18,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, DDPMScheduler, UNet2DConditionModel
+from diffusers import DDPMScheduler
 from PIL import Image
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from tintype.models.family import Family
 from tintype.models.load import load
-from tintype.models.model import Model, ModelCard
-from tintype.models.registry import family
+from tintype.models.model import Model
 from tintype.text.encode import encode, tokenize
 from tintype.training.cache import cache_latents
 from tintype.training.callbacks import Between
@@ -37,64 +34,6 @@ from tintype.types import Event, Progress, TrainConfig
 
 WARM_UP = 5
 CLOCK = time.perf_counter
-
-
-def pocket_size() -> Model:
-    """Random weights in the shape of the embedded model: 128 px, 8x8x16 latents, 9M UNet."""
-    row: Family = family("sd1")
-    letters = {chr(code): index for index, code in enumerate(range(33, 127))}
-    ends = {f"{letter}</w>": index + len(letters) for letter, index in letters.items()}
-    vocab = {**letters, **ends, "<|startoftext|>": 188, "<|endoftext|>": 189}
-    tokens = CLIPTokenizer(vocab=vocab, merges=[], model_max_length=32)
-    config = CLIPTextConfig(
-        vocab_size=8192,
-        hidden_size=192,
-        intermediate_size=768,
-        num_hidden_layers=3,
-        num_attention_heads=3,
-        max_position_embeddings=32,
-        eos_token_id=189,
-        bos_token_id=188,
-        pad_token_id=189,
-    )
-    blocks = (16, 32, 64, 128, 128)
-    scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.02,
-        beta_schedule="scaled_linear",
-        prediction_type="v_prediction",
-        timestep_spacing="trailing",
-        clip_sample=False,
-    )
-    return Model(
-        family=row,
-        card=ModelCard(id="pocket-size", path=Path()),
-        unet=UNet2DConditionModel(
-            sample_size=8,
-            in_channels=16,
-            out_channels=16,
-            block_out_channels=(128, 160),
-            layers_per_block=1,
-            down_block_types=("CrossAttnDownBlock2D",) * 2,
-            up_block_types=("CrossAttnUpBlock2D",) * 2,
-            cross_attention_dim=192,
-            attention_head_dim=4,
-            norm_num_groups=16,
-        ),
-        vae=AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 5,
-            up_block_types=("UpDecoderBlock2D",) * 5,
-            block_out_channels=blocks,
-            layers_per_block=1,
-            latent_channels=16,
-            norm_num_groups=8,
-            mid_block_add_attention=False,
-            sample_size=128,
-        ),
-        text_encoders=(CLIPTextModel(config),),
-        tokenizers=(tokens,),
-        scheduler_config=dict(scheduler.config),
-    )
 
 
 def make_files(folder: Path, count: int) -> list[Path]:
@@ -246,7 +185,7 @@ def synchronize() -> None:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    options.add_argument("--model", help="default: random weights of pocket's size")
+    options.add_argument("--model", default="pocket")
     options.add_argument("--batch-size", type=int, default=1)
     options.add_argument("--steps", type=int, default=40)
     options.add_argument("--rounds", type=int, default=3)
@@ -258,7 +197,7 @@ def main() -> None:
         global CLOCK
         CLOCK = time.process_time
     torch.manual_seed(0)
-    model = load(given.model, dtype=torch.float32) if given.model else pocket_size()
+    model = load(given.model, dtype=torch.float32)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     for part in (model.vae, *model.text_encoders):
         part.requires_grad_(False)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tintype.errors import ModelError
-from tintype.models.folder import SIDECAR, read_json
+from tintype.errors import ModelError, WeightsError
 
+SIDECAR = "tintype.json"
 METADATA_KEY = "tintype.card"
 
 
@@ -45,6 +45,21 @@ def card_of_metadata(path: Path, model_id: str, metadata: Mapping[str, str]) -> 
     if not isinstance(values, dict):
         raise ModelError(f"metadata {METADATA_KEY} isn't a JSON object", value=str(path))
     return _card(values, path, path, model_id)
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """A JSON object, or None if there is no such file; raises WeightsError if it doesn't parse."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, OSError) as error:
+        raise WeightsError(
+            f"isn't readable JSON: {error}", field="model", value=str(path)
+        ) from None
+    if not isinstance(value, dict):
+        raise WeightsError("isn't a JSON object", field="model", value=str(path))
+    return value
 
 
 def _card(values: dict[str, Any], source: Path, path: Path, model_id: str) -> ModelCard:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tintype.models.card import ModelCard, card_of_metadata, read_card
-from tintype.models.folder import read_folder, read_json, weights_files
+from tintype.models.card import ModelCard, card_of_metadata, read_card, read_json
+from tintype.models.folder import read_folder, weights_files
 from tintype.models.headers import SAFE_SUFFIX, Header, read_header, refuse_pickle
 from tintype.models.hub import fetch
 from tintype.models.infer import infer_configs

@@ -1,11 +1,11 @@
 """A diffusers folder: its configs, and which files hold the weights of each part."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tintype.errors import WeightsError
+from tintype.models.card import read_json
 from tintype.models.family import Family
 from tintype.models.headers import PICKLE_SUFFIXES, SAFE_SUFFIX, refuse_pickle
 from tintype.models.recognise import missing_part, recognise_configs
@@ -13,7 +13,6 @@ from tintype.models.registry import family
 
 DIFFUSERS_STEM = "diffusion_pytorch_model"
 TRANSFORMERS_STEM = "model"
-SIDECAR = "tintype.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,21 +75,6 @@ def weights_files(part: Path, *, allow_pickle: bool) -> list[Path]:
     if not plain:
         raise missing_part(f"weights of {part.name}", part, f"a {SAFE_SUFFIX} file in {part}")
     return plain
-
-
-def read_json(path: Path) -> dict[str, Any] | None:
-    """A JSON object, or None if there is no such file; raises WeightsError if it doesn't parse."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (ValueError, OSError) as error:
-        raise WeightsError(
-            f"isn't readable JSON: {error}", field="model", value=str(path)
-        ) from None
-    if not isinstance(value, dict):
-        raise WeightsError("isn't a JSON object", field="model", value=str(path))
-    return value
 
 
 def _shards(index: Path) -> list[Path]:

@@ -23,7 +23,8 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import tqdm
 
 from tintype.errors import ModelError, StorageError, WeightsError
-from tintype.models.folder import SIDECAR, read_folder, weights_files
+from tintype.models.card import SIDECAR
+from tintype.models.folder import read_folder, weights_files
 from tintype.models.headers import PICKLE_SUFFIXES, SAFE_SUFFIX, refuse_pickle
 from tintype.models.recognise import missing_part
 from tintype.types import Event, Progress

@@ -62,14 +62,9 @@ def fit(
     TrainingError for a loss that isn't finite; StorageError for a full disk; Interrupted.
     """
     check_strategy(config)
-    base = own(model) or load(
-        config.model,
-        device="cpu",
-        dtype=torch.float32,
-        allow_pickle=allow_pickle,
-        offline=offline,
-        on_event=on_event,
-    )
+    find_pictures(config.pictures)  # a typing error shouldn't wait for gigabytes to load
+    options = {"allow_pickle": allow_pickle, "offline": offline}
+    base = own(model) or _load(config.model, on_event, options)
     config = resolve(config, base, runs_dir=runs_dir)
     assert config.out is not None, "a resolved config"
     run = config.out.absolute()
@@ -118,15 +113,14 @@ def resume(
             field="resume",
             value=str(run),
         )
-    base = own(model) or load(
-        config.model,
-        device="cpu",
-        dtype=torch.float32,
-        allow_pickle=allow_pickle,
-        offline=offline,
-        on_event=on_event,
-    )
+    options = {"allow_pickle": allow_pickle, "offline": offline}
+    base = own(model) or _load(config.model, on_event, options)
     return _Run(config, run, base, cache_dir, device, on_event).go(checkpoint)
+
+
+def _load(name: str, on_event: OnEvent, options: dict[str, bool]) -> Model:
+    """A base to train: on the CPU until it is known what trains, in float32."""
+    return load(name, device="cpu", dtype=torch.float32, on_event=on_event, **options)
 
 
 def own(model: Model | None) -> Model | None:
