@@ -63,8 +63,7 @@ def fit(
     """
     check_strategy(config)
     find_pictures(config.pictures)  # a typing error shouldn't wait for gigabytes to load
-    options = {"allow_pickle": allow_pickle, "offline": offline}
-    base = own(model) or _load(config.model, on_event, options)
+    base = own(model) or _load(config.model, allow_pickle, offline, on_event)
     config = resolve(config, base, runs_dir=runs_dir)
     assert config.out is not None, "a resolved config"
     run = config.out.absolute()
@@ -113,14 +112,20 @@ def resume(
             field="resume",
             value=str(run),
         )
-    options = {"allow_pickle": allow_pickle, "offline": offline}
-    base = own(model) or _load(config.model, on_event, options)
+    base = own(model) or _load(config.model, allow_pickle, offline, on_event)
     return _Run(config, run, base, cache_dir, device, on_event).go(checkpoint)
 
 
-def _load(name: str, on_event: OnEvent, options: dict[str, bool]) -> Model:
+def _load(name: str, allow_pickle: bool, offline: bool, on_event: OnEvent) -> Model:
     """A base to train: on the CPU until it is known what trains, in float32."""
-    return load(name, device="cpu", dtype=torch.float32, on_event=on_event, **options)
+    return load(
+        name,
+        device="cpu",
+        dtype=torch.float32,
+        allow_pickle=allow_pickle,
+        offline=offline,
+        on_event=on_event,
+    )
 
 
 def own(model: Model | None) -> Model | None:
