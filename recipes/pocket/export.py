@@ -1,0 +1,93 @@
+"""Write the weights as diffusers and transformers folders, swapped in at one stroke."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from . import clip, tokenizer, training, unet, vae
+from .concepts import COLORS, DRAWN, SCENES, STYLES, TOYS
+
+TARGET = Path(__file__).parents[2] / "src/tintype/pocket"
+LARGEST = "14MB"
+
+
+def pipeline(work: Path, name: str = "unet") -> StableDiffusionPipeline:
+    """Assemble the pipeline from the newest checkpoints, in float32."""
+    coder = vae.load(work)
+    coder.register_to_config(scaling_factor=unet.scaling_factor(work), force_upcast=False)
+    return StableDiffusionPipeline(
+        vae=coder,
+        text_encoder=clip.text_encoder(work),
+        tokenizer=tokenizer.load(work),
+        unet=unet.load(work, name),
+        scheduler=unet.scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
+def _swap(new: Path, old: Path) -> None:
+    """Put a finished folder in the place of an old one."""
+    aside = old.with_name(f".{old.name}.old")
+    shutil.rmtree(aside, ignore_errors=True)
+    if old.exists():
+        old.rename(aside)
+    new.rename(old)
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def _plain_config(folder: Path) -> None:
+    """Drop machine paths from configs, and have float16 files load as float32."""
+    for path in folder.rglob("config.json"):
+        config = json.loads(path.read_text())
+        config.pop("_name_or_path", None)
+        if "dtype" in config:
+            config["dtype"] = "float32"
+        for part in ("text_config", "vision_config"):
+            if "dtype" in config.get(part, {}):
+                config[part]["dtype"] = "float32"
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def _tokenizer_files(work: Path, folder: Path) -> None:
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(work / "tokenizer" / name, folder / name)
+
+
+def concepts() -> dict[str, object]:
+    """Return what the model knows, as concepts.json says it."""
+    return {
+        "concepts": [{"name": c.name, "words": list(c.words)} for c in DRAWN],
+        "styles": list(STYLES),
+        "colors": {k: list(v) for k, v in COLORS.items()},
+        "scenes": {k: list(v) for k, v in SCENES.items()},
+        "toys": list(TOYS),
+        "identifiers": list(tokenizer.IDENTIFIERS),
+    }
+
+
+def export(work: Path, target: Path = TARGET, name: str = "unet") -> None:
+    """Write TARGET/weights, TARGET/clip and TARGET/concepts.json in float16."""
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target, prefix=".export-") as temporary:
+        new = Path(temporary)
+        pipe = pipeline(work, name).to(torch.float16)
+        pipe.save_pretrained(new / "weights", safe_serialization=True, max_shard_size=LARGEST)
+        _tokenizer_files(work, new / "weights/tokenizer")
+        clip.load(work).half().save_pretrained(new / "clip")
+        tokenizer.load(work).save_pretrained(new / "clip")
+        _tokenizer_files(work, new / "clip")
+        (new / "clip/preprocessor_config.json").write_text(clip.preprocessor())
+        _plain_config(new)
+        for part in ("weights", "clip"):
+            _swap(new / part, target / part)
+    (target / "concepts.json").write_text(json.dumps(concepts(), indent=1) + "\n")
+    training_state = training.load(work / f"{name}.pt") or {}
+    print(f"exported {training_state.get('samples', 0)} samples to {target}")

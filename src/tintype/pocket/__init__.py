@@ -1,0 +1,25 @@
+"""The embedded base model: a small Stable Diffusion that comes with the package.
+
+`weights_dir()` is a diffusers folder, `clip_dir()` a transformers folder (see MODEL_CARD.md).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_HERE = Path(__file__).parent
+
+
+def weights_dir() -> Path:
+    """Return the folder that `StableDiffusionPipeline.from_pretrained` takes."""
+    return _HERE / "weights"
+
+
+def clip_dir() -> Path:
+    """Return the folder that `CLIPModel.from_pretrained` takes."""
+    return _HERE / "clip"
+
+
+def concepts() -> Path:
+    """Return the path of concepts.json: concepts, styles, colours and scenes that it knows."""
+    return _HERE / "concepts.json"
