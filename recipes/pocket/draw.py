@@ -13,7 +13,7 @@ GUIDANCE, STEPS = 5.0, 20
 
 def load(folder: Path) -> StableDiffusionPipeline:
     """Load the pipeline from a folder of weights."""
-    pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipe = StableDiffusionPipeline.from_pretrained(folder, dtype=torch.float32)
     pipe.set_progress_bar_config(disable=True)
     return pipe.to("cuda" if torch.cuda.is_available() else "cpu")
 

@@ -111,7 +111,7 @@ def sheet(pipe, path: Path) -> None:
         x, y = k % 8 * 132 + 2, k // 8 * 144 + 2
         page.paste(Image.fromarray(picture), (x, y))
         pen.text((x, y + 128), prompt[:30], fill="black", font=font)
-    page.quantize(96, dither=Image.Dither.NONE).save(path, optimize=True)
+    page.quantize(256).save(path, optimize=True)
 
 
 def measure(

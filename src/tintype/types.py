@@ -34,12 +34,12 @@ class Request(BaseModel):
             raise config_error(type(self), error) from None
 
     def replace(self, **changes: Any) -> Self:
-        """This request with some fields changed, checked again."""
-        return type(self)(**{**self.model_dump(), **changes})
+        """This request with some fields changed, checked again; what wasn't given stays so."""
+        return type(self)(**{**self.model_dump(exclude_unset=True), **changes})
 
 
 class GenerateRequest(Request):
-    """What to draw; a field left at None takes the default of the model it is given to.
+    """What to draw; a field that isn't given takes the default of the model, where it has one.
 
     Picture i of a batch is drawn from `seed + i` and equals the single picture of that seed.
     """

@@ -266,3 +266,14 @@ def test_the_identifier_is_filled_in_and_stays_in_the_request(folders) -> None:
     (expected,) = pictures(draw(model, request(prompt="a sks dog")))
     assert drawn.request.prompt == "a [V] dog"
     assert difference(drawn.image, expected.image) == 0
+
+
+def test_what_is_not_asked_for_takes_the_defaults_of_the_model(models) -> None:
+    own = {"generate": {"guidance_scale": 3.0, "steps": 4, "scheduler": "unipc"}}
+    model = replace(models["sd"], card=replace(models["sd"].card, defaults=own))
+    plain = resolve(model, GenerateRequest(prompt="a dog"))
+    assert (plain.guidance_scale, plain.steps, plain.scheduler) == (3.0, 4, "unipc")
+    asked = resolve(model, GenerateRequest(prompt="a dog", guidance_scale=7.5).replace(seed=3))
+    assert (asked.guidance_scale, asked.steps, asked.seed) == (7.5, 4, 3)
+    # what a picture carries is complete: another model changes nothing of it
+    assert resolve(models["sd"], plain.replace(seed=1)).guidance_scale == 3.0

@@ -47,11 +47,17 @@ def _resolve(model: Model, request: GenerateRequest) -> GenerateRequest:
             field="seed",
             value=request.seed,
         )
-    return request.replace(
+    own = {
+        name: value
+        for name, value in card.defaults.get("generate", {}).items()
+        if name not in request.model_fields_set
+    }
+    whole = GenerateRequest(**{**request.model_dump(), **own})
+    return whole.replace(
         model=card.id,
-        width=_side(model, "width", request.width),
-        height=_side(model, "height", request.height),
-        scheduler=canonical(request.scheduler),
+        width=_side(model, "width", whole.width),
+        height=_side(model, "height", whole.height),
+        scheduler=canonical(whole.scheduler),
     )
 
 
