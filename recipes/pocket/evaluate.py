@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from diffusers import StableDiffusionPipeline
 from PIL import Image, ImageDraw, ImageFont
 from skimage.color import rgb2lab
 
@@ -26,7 +27,7 @@ def _border_color(picture: np.ndarray) -> str:
     return list(COLORS)[int(np.linalg.norm(lab[1:] - lab[0], axis=1).argmin())]
 
 
-def recognition(pipe, work: Path) -> dict[str, object]:
+def recognition(pipe: StableDiffusionPipeline, work: Path) -> dict[str, object]:
     """Draw each concept once and rank it with the classifier."""
     names = [c.name for c in DRAWN]
     pictures = draw.draw(pipe, [f"a photo of {_article(n)}" for n in names], seed=100)
@@ -36,7 +37,7 @@ def recognition(pipe, work: Path) -> dict[str, object]:
     return {"concepts": len(names), "top1": rate[1], "top5": rate[CUTOFF], "missed": missed}
 
 
-def backgrounds(pipe) -> dict[str, object]:
+def backgrounds(pipe: StableDiffusionPipeline) -> dict[str, object]:
     """Ask for each colour behind five concepts and name the colour that came."""
     things = ("cat", "dog", "car", "robot", "star")
     asked = [(t, c) for t in things for c in COLORS]
@@ -47,7 +48,9 @@ def backgrounds(pipe) -> dict[str, object]:
     return {"right": round(float(np.mean(right)), 3), "of": len(right), "wrong": wrong}
 
 
-def autoencoder(pipe, work: Path, npm: Path, photos: Path | None) -> dict[str, float]:
+def autoencoder(
+    pipe: StableDiffusionPipeline, work: Path, npm: Path, photos: Path | None
+) -> dict[str, float]:
     """Return the mean PSNR on held-out art and on photographs."""
     tests = {"art": vae.held_out(work, npm)}
     if photos is not None:
@@ -58,7 +61,7 @@ def autoencoder(pipe, work: Path, npm: Path, photos: Path | None) -> dict[str, f
     }
 
 
-def speed(pipe) -> float:
+def speed(pipe: StableDiffusionPipeline) -> float:
     """Return the seconds that one picture takes, the best of three."""
     spent = []
     for _ in range(3):
@@ -102,7 +105,7 @@ SHEET = (
 )
 
 
-def sheet(pipe, path: Path) -> None:
+def sheet(pipe: StableDiffusionPipeline, path: Path) -> None:
     """Draw 64 labelled pictures in one."""
     pictures = draw.draw(pipe, list(SHEET), seed=900)
     page = Image.new("RGB", (8 * 132, 8 * 144), "white")

@@ -29,7 +29,7 @@ def autocast() -> torch.autocast:
 def _worker(rank: int, world: int, port: int, main: Callable[..., None], args: tuple) -> None:
     torch.set_num_threads(1 if device().type == "cpu" else 8)
     if world > 1:
-        os.setsid()  # the scheduler shares the CPU by session, not by process
+        os.setsid()  # Linux shares the CPU between such groups first
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
         dist.init_process_group("gloo", rank=rank, world_size=world)
     main(rank, *args)

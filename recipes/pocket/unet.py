@@ -160,7 +160,8 @@ def _train(rank: int, work: Path, minutes: float, name: str, only: int) -> None:
     torch.manual_seed(1000 * step + rank)
     data, alphas = Cache(work, [step, rank], only), scheduler().alphas_cumprod.to(where)
     batch = 32 if where.type == "cpu" else 512
-    workers, losses, saved = training.world(), [], clock.spent
+    losses: list[float] = []
+    workers, saved = training.world(), clock.spent
     begun, first = time.monotonic(), drawn
     progress = training.agree(clock.progress)
     while progress < 1:
