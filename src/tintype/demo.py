@@ -35,12 +35,12 @@ SETTINGS: dict[str, Any] = {
 # Contexts that none of the instance pictures shows.
 PROTOCOL: dict[str, Any] = {
     "prompts": (
-        "a photo of [V] {class_noun} on the beach",
-        "a photo of [V] {class_noun} in the snow",
-        "a photo of [V] {class_noun} in the jungle",
-        "a photo of [V] {class_noun} at night",
-        "a photo of [V] {class_noun} on a blue background",
-        "a photo of [V] {class_noun} on a purple background",
+        "a [V] {class_noun} on the beach",
+        "a [V] {class_noun} in the jungle",
+        "a [V] {class_noun} in a city",
+        "a [V] {class_noun} at night",
+        "a [V] {class_noun} on a red background",
+        "a [V] {class_noun} on a purple background",
     ),
     "pictures": 2,
     "class_pictures": 4,

@@ -62,7 +62,7 @@ def make_task(root: Path, model: Model, **values: Any) -> DreamBooth:
     config = resolve(make_config(root, model.card.path, **values), model)
     assert config.resolution is not None
     caches = []
-    for folder in (config.pictures, config.class_dir):
+    for folder, flip in ((config.pictures, config.flip_probability), (config.class_dir, 0.0)):
         assert folder is not None
         crops = load_crops(
             sorted(folder.iterdir()), config.resolution, center=True, count=1, seed=config.seed
@@ -71,7 +71,7 @@ def make_task(root: Path, model: Model, **values: Any) -> DreamBooth:
             cache_latents(
                 model.vae,
                 crops,
-                flip_probability=config.flip_probability,
+                flip_probability=flip,
                 on_progress=lambda done: None,
             )
         )

@@ -30,10 +30,10 @@ class Latents:
 
 @dataclass(frozen=True, kw_only=True)
 class LatentCache:
-    """The latent distributions of n pictures in v crops, each as it is and mirrored.
+    """The latent distributions of n pictures in v crops, each as it is and perhaps mirrored.
 
-    `mean` and `std` are [n, v, 2, channels, height, width], scaled for the UNet; `sizes` is
-    [n, v, 2, 6]; all on the training device.
+    `mean` and `std` are [n, v, s, channels, height, width], scaled for the UNet; `sizes` is
+    [n, v, s, 6]; s is 2 with mirror images, else 1; all on the training device.
     """
 
     mean: torch.Tensor
@@ -88,7 +88,7 @@ def cache_latents(
     flip_probability: float,
     on_progress: Callable[[int], None],
 ) -> LatentCache:
-    """Encode every crop and its mirror image on the VAE's device.
+    """Encode every crop, and its mirror image if any is to be drawn, on the VAE's device.
 
     `on_progress` hears how many pictures are done.
     """
@@ -96,7 +96,8 @@ def cache_latents(
     count = max(len(variants) for variants in pictures)
     # a picture that leaves no room for different crops is repeated
     table = [[variants[i % len(variants)] for i in range(count)] for variants in pictures]
-    flat = [crop for variants in table for one in variants for crop in (one, one.flipped())]
+    sides = 2 if flip_probability else 1
+    flat = [crop for variants in table for one in variants for crop in (one, one.flipped())[:sides]]
     at_once = max(1, ENCODE_PIXELS // side**2)
     means, stds = [], []
     for start in range(0, len(flat), at_once):
@@ -104,8 +105,8 @@ def cache_latents(
         mean, std = encode_pixels(vae, torch.stack([crop.pixels for crop in some]))
         means.append(mean)
         stds.append(std)
-        on_progress(min(len(pictures), (start + len(some)) // (2 * count)))
-    shape = (len(pictures), count, 2)
+        on_progress(min(len(pictures), (start + len(some)) // (sides * count)))
+    shape = (len(pictures), count, sides)
     mean, std = torch.cat(means), torch.cat(stds)
     return LatentCache(
         mean=mean.reshape(*shape, *mean.shape[1:]),

@@ -238,16 +238,18 @@ class _Run:
             return report
 
         caching(0)(0)
-        flip = config.flip_probability
         instance = cache_latents(
-            model.vae, self.crops, flip_probability=flip, on_progress=caching(0)
+            model.vae,
+            self.crops,
+            flip_probability=config.flip_probability,
+            on_progress=caching(0),
         )
         prior = None
         if class_paths:
             prior = cache_latents(
                 model.vae,
                 self._crops(class_paths),
-                flip_probability=flip,
+                flip_probability=0.0,  # what is preserved is the base's own idea of the class
                 on_progress=caching(len(self.crops)),
             )
         prompts = [self.instance_prompt, self.class_prompt, ""]
