@@ -19,9 +19,9 @@ LARGEST = "14MB"
 CARD = {
     "defaults": {
         "train": {
-            "steps": 400,
+            "steps": 600,
             "batch_size": 4,
-            "learning_rate": 5e-4,
+            "learning_rate": 4e-4,
             "schedule": "linear",
             "class_pictures": 48,
             "class_guidance_scale": 2.0,
