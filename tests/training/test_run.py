@@ -104,6 +104,10 @@ def test_a_half_precision_base_gives_a_half_precision_model(
         for folder in (tmp_path / "half", result.model, sd_folder)
     ]
     assert sizes[0] == sizes[1] < sizes[2]
+    # named without a precision, all of it loads in one, and draws
+    plain = StableDiffusionPipeline.from_pretrained(result.model)
+    assert {plain.unet.dtype, plain.vae.dtype, plain.text_encoder.dtype} == {torch.float32}
+    plain("a dog", num_inference_steps=1)
 
 
 def test_a_given_model_stays_as_it_is(sd_folder: Path, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ def export_model(model: Model, config: TrainConfig, place: Path) -> str:
         make_scheduler(model).save_pretrained(folder / "scheduler")
         for spec, tokenizer in zip(model.family.text_encoders, model.tokenizers, strict=True):
             save_vocabulary(tokenizer, folder / spec.tokenizer)
+            load_in_float32(folder / spec.folder / "config.json")
         card = {
             "format": 1,
             "identifier": config.identifier,
@@ -48,6 +49,16 @@ def export_model(model: Model, config: TrainConfig, place: Path) -> str:
         text = json.dumps(card, indent=2, ensure_ascii=False)
         (folder / CARD).write_text(text + "\n", encoding="utf-8")
     return weights_sha256(place)
+
+
+def load_in_float32(config: Path) -> None:
+    """Have transformers load these weights in float32, as diffusers loads its own parts.
+
+    It would otherwise take the precision of the file, and a pipeline can't mix the two.
+    """
+    values = json.loads(config.read_text(encoding="utf-8"))
+    text = json.dumps({**values, "dtype": "float32"}, indent=2)
+    config.write_text(text + "\n", encoding="utf-8")
 
 
 def stored_dtype(path: Path) -> torch.dtype:
