@@ -80,7 +80,7 @@ def test_python_and_shell_draw_the_same(shell: Shell, sd_folder: Path) -> None:
 def test_train_then_draw_then_resume(shell: Shell, sd_folder: Path, photos: Path) -> None:
     code, out, err = shell(
         "train", photos, "--class-noun", "dog", "--model", sd_folder, "--steps", 2,
-        "--class-pictures", 2, "--set", "class_steps=2", "--set", "sample_every=0",
+        "--class-pictures", 2, "--set", "prior.steps=2", "--set", "sample_every=0",
     )  # fmt: skip
     assert code == 0, err
     assert 'tintype generate "a photo of [V] dog" --model runs/photos' in out

@@ -38,8 +38,7 @@ def small(sd_folder: Path, tmp_path: Path) -> dict[str, Any]:
         "settings": {
             "model": str(sd_folder),
             "steps": 2,
-            "class_pictures": 1,
-            "class_steps": 1,
+            "prior": {"pictures": 1, "steps": 1},
         },
         "protocol": {"steps": 1, "pictures": 1, "class_pictures": 1},
     }

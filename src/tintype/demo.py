@@ -27,7 +27,7 @@ NAME, CLASS_NOUN = "Pim", "cat"
 SETTINGS: dict[str, Any] = {
     "pictures": SUBJECT,
     "class_noun": CLASS_NOUN,
-    "flip_probability": 0.0,
+    "data": {"flip_probability": 0.0},
     "keep_checkpoints": 1,
     "sample_every": 0,
 }

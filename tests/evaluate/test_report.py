@@ -42,8 +42,7 @@ def run(sd_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         out=folder / "run",
         steps=2,
         learning_rate=1e-2,
-        class_pictures=1,
-        class_steps=1,
+        prior={"pictures": 1, "steps": 1},
         sample_every=0,
     )
     return fit(config, cache_dir=folder / "cache", device="cpu").out

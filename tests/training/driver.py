@@ -33,9 +33,9 @@ def config_of(root: Path, model: Path, name: str) -> TrainConfig:
         accumulate=2,
         train_text_encoder=True,
         checkpoint_every=2,
-        schedule="cosine",
+        optimizer={"schedule": "cosine"},
         class_dir=None,
-        class_steps=2,
+        prior={"steps": 2},
         sample_every=3,
     )
 

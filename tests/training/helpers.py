@@ -7,13 +7,13 @@ from typing import Any
 from PIL import Image
 
 from tintype.models.model import Model
-from tintype.text.encode import encode, tokenize
-from tintype.training.cache import cache_latents
-from tintype.training.config import resolve
-from tintype.training.data import load_crops
+from tintype.training.data.prepare import Preparation, Sources
+from tintype.training.methods import method
+from tintype.training.resolve import resolve
 from tintype.training.run import fit
-from tintype.training.task import DreamBooth, TrainData
+from tintype.training.task import Task
 from tintype.types import Event, TrainConfig, TrainResult
+from tintype.types.base import merged
 
 INSTANCE, CLASS = "a photo of sks dog", "a photo of a dog"
 
@@ -36,7 +36,6 @@ def make_config(root: Path, model: Path, **values: Any) -> TrainConfig:
     given: dict[str, Any] = {
         "pictures": make_pictures(root / "pictures"),
         "class_dir": make_pictures(root / "class", 3, first=100),
-        "class_pictures": 3,
         "class_noun": "dog",
         "model": str(model),
         "out": root / "run",
@@ -45,9 +44,9 @@ def make_config(root: Path, model: Path, **values: Any) -> TrainConfig:
         "learning_rate": 1e-3,
         "checkpoint_every": 100,
         "sample_every": 0,
-        **values,
+        "prior": {"pictures": 3},
     }
-    return TrainConfig(**given)
+    return TrainConfig(**merged(given, values))
 
 
 def run_fit(root: Path, config: TrainConfig, **options: Any) -> tuple[TrainResult, list[Event]]:
@@ -57,35 +56,25 @@ def run_fit(root: Path, config: TrainConfig, **options: Any) -> tuple[TrainResul
     return result, events
 
 
-def make_task(root: Path, model: Model, **values: Any) -> DreamBooth:
+def make_task(root: Path, model: Model, **values: Any) -> Task:
     """The LightningModule alone, on data made step by step by the public functions."""
     config = resolve(make_config(root, model.card.path, **values), model)
-    assert config.resolution is not None
-    caches = []
-    for folder, flip in ((config.pictures, config.flip_probability), (config.class_dir, 0.0)):
-        assert folder is not None
-        crops = load_crops(
-            sorted(folder.iterdir()), config.resolution, center=True, count=1, seed=config.seed
-        )
-        caches.append(
-            cache_latents(
-                model.vae,
-                crops,
-                flip_probability=flip,
-                on_progress=lambda done: None,
-            )
-        )
-    prompts = [INSTANCE, CLASS, ""]
+    kind = method(config.method)
+    kind.check(model, config)
+    preparation = Preparation(
+        model,
+        config,
+        kind,
+        Sources.find(config, None),
+        on_event=lambda event: None,
+        heed=lambda: None,
+    )
     for part in model.parts.values():
         part.requires_grad_(False)
-    data = TrainData(
-        instance=caches[0],
-        prior=caches[1] if config.class_pictures else None,
-        prompts=None if config.train_text_encoder else encode(model, prompts),
-        ids=tokenize(model, prompts),
-    )
-    task = DreamBooth(model, config, data, 0)
-    task.trained.requires_grad_(True).train()
+    preparation.draw_class_pictures(root / "cache")
+    trained = kind.prepare(model, config)
+    task = Task(model, config, trained, preparation.cache())
+    task.parts.train()
     return task
 
 

@@ -10,11 +10,14 @@ from PIL import Image
 from tests.training.helpers import make_config, make_pictures, noise_picture
 from tintype.models.load import load
 from tintype.models.model import Model
-from tintype.training.cache import cache_latents, cache_prompts
-from tintype.training.config import resolve
-from tintype.training.data import crops
+from tintype.training.batch import Where
+from tintype.training.data.cache import cache_latents
+from tintype.training.data.crops import crops
+from tintype.training.data.prompts import PromptTable
 from tintype.training.prior import class_pictures
+from tintype.training.resolve import resolve
 from tintype.types import Event, Note, Progress
+from tintype.types.base import merged
 
 
 def test_mean_and_deviation_are_those_of_the_vae(sd_folder: Path) -> None:
@@ -30,9 +33,7 @@ def test_mean_and_deviation_are_those_of_the_vae(sd_folder: Path) -> None:
                 scale = vae.config.scaling_factor
                 torch.testing.assert_close(cache.mean[row, 0, flip], expected.mean[0] * scale)
                 torch.testing.assert_close(cache.std[row, 0, flip], expected.std[0] * scale)
-    draws = [
-        cache.draw(3, seed=0, step=step, rank=0, ranks=1, name="instance") for step in range(400)
-    ]
+    draws = [cache.draw(3, where=Where(seed=0, step=step), name="instance") for step in range(400)]
     latents = torch.stack([draw.latents for draw in draws]).flatten(0, 1)
     deviation = latents - latents.mean(dim=0)
     within = cache.std.pow(2).mean(dim=(0, 1, 2)) + cache.mean.var(dim=(0, 1, 2), unbiased=False)
@@ -57,7 +58,8 @@ def test_every_picture_is_seen_once_before_any_twice(sd_folder: Path) -> None:
 
 
 def test_cached_prompts_carry_the_pooled_embedding(sdxl_folder: Path) -> None:
-    found = cache_prompts(load(sdxl_folder, device="cpu"), ["a", "b", ""])
+    found = PromptTable.of(load(sdxl_folder, device="cpu"), ("a", "b", ""), frozen=True).cached
+    assert found is not None
     assert found.tokens.shape == (3, 24, 48)
     assert found.pooled is not None
     assert found.pooled.shape == (3, 32)
@@ -66,10 +68,13 @@ def test_cached_prompts_carry_the_pooled_embedding(sdxl_folder: Path) -> None:
 def drawn(
     root: Path, model: Model, **values: object
 ) -> tuple[list[Path], list[Event], Iterator[object]]:
-    config = resolve(make_config(root, model.card.path, class_steps=2, **values), model)
+    values = merged({"prior": {"steps": 2}}, values)
+    config = resolve(make_config(root, model.card.path, **values), model)
     events: list[Event] = []
     paths: list[Path] = []
-    stream = class_pictures(model, config, "a photo of a dog", cache_dir=root / "cache")
+    stream = class_pictures(
+        model, config, config.all_subjects[0], "a photo of a dog", cache_dir=root / "cache"
+    )
     for event in stream:
         if isinstance(event, list):
             paths = event
@@ -82,7 +87,7 @@ def test_class_pictures_are_drawn_once_and_go_on_after_a_kill(
     sd_folder: Path, tmp_path: Path
 ) -> None:
     model = load(sd_folder, device="cpu")
-    values = {"class_dir": None, "class_pictures": 6}
+    values = {"class_dir": None, "prior": {"pictures": 6}}
     paths, events, _ = drawn(tmp_path, model, **values)
     assert len(paths) == 6
     last = events[-1]
@@ -100,16 +105,16 @@ def test_class_pictures_are_drawn_once_and_go_on_after_a_kill(
         path.write_bytes(content)
         before = torch.frombuffer(bytearray(Image.open(path).tobytes()), dtype=torch.uint8)
         assert (again.int() - before.int()).abs().max() <= 1
-    others = drawn(tmp_path, model, **values, class_guidance_scale=2.0)[0]
+    others = drawn(tmp_path, model, **merged(values, {"prior": {"guidance_scale": 2.0}}))[0]
     assert others[0].parent != paths[0].parent
 
 
 def test_pictures_of_the_class_folder_come_first(sd_folder: Path, tmp_path: Path) -> None:
     model = load(sd_folder, device="cpu")
     folder = make_pictures(tmp_path / "class", 3, first=100)
-    paths, _, _ = drawn(tmp_path, model, class_pictures=5)
+    paths, _, _ = drawn(tmp_path, model, prior={"pictures": 5})
     assert [path.parent == folder for path in paths] == [True, True, True, False, False]
-    paths, events, _ = drawn(tmp_path, model, class_pictures=2)
+    paths, events, _ = drawn(tmp_path, model, prior={"pictures": 2})
     assert [path.name for path in paths] == ["0.png", "1.png"]
     assert [type(event) for event in events] == [Note]
     assert "first 2 of 3" in str(events[0])
@@ -123,6 +128,6 @@ def test_flips_are_as_likely_as_asked(probability: float, sd_folder: Path) -> No
     cache = cache_latents(
         vae, [[crop]], flip_probability=probability, on_progress=lambda done: None
     )
-    draw = cache.draw(1, seed=0, step=0, rank=0, ranks=1, name="x")
+    draw = cache.draw(1, where=Where(seed=0, step=0), name="x")
     distance = (draw.latents - cache.mean[0, 0]).abs().amax(dim=(1, 2, 3))
     assert distance.argmin() == int(probability)

@@ -8,17 +8,23 @@ import pytest
 from tests.training.helpers import make_config
 from tintype.errors import ConfigError
 from tintype.models.load import load
-from tintype.training.config import apply_overrides, config_hash, dump_config, read_config, resolve
+from tintype.training.config import apply_overrides, config_hash, dump_config, read_config
+from tintype.training.resolve import resolve
 from tintype.types import TrainConfig
 
 
 def test_overrides_are_read_as_yaml() -> None:
     values = apply_overrides(
         {"steps": 3, "seed": 1},
-        ["steps=10", "learning-rate=1e-5", "center_crop=false", "sample_prompts=[a cat, a dog]"],
+        [
+            "steps=10",
+            "learning-rate=1e-5",
+            "data.center_crop=false",
+            "sample_prompts=[a cat, a dog]",
+        ],
     )
     assert values["steps"] == 10
-    assert values["center_crop"] is False
+    assert values["data"] == {"center_crop": False}
     assert values["sample_prompts"] == ["a cat", "a dog"]
     config = TrainConfig(pictures=Path("x"), class_noun="dog", **values)
     assert config.learning_rate == 1e-5
@@ -27,7 +33,6 @@ def test_overrides_are_read_as_yaml() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("step=3", "Did you mean steps"),
         ("steps", "is not KEY=VALUE"),
         ("sample_prompts=[a", "is not YAML"),
     ],
@@ -55,7 +60,9 @@ def test_bad_files(content: str, message: str, tmp_path: Path) -> None:
     ("values", "message"),
     [
         ({"learning_rat": 1}, "Did you mean learning_rate"),
-        ({"schedule": "cosin"}, "Did you mean cosine"),
+        ({"loss": {"kind": "hubber"}}, "Did you mean huber"),
+        ({"loss": {"min_snr": 5}}, "Did you mean loss.min_snr_gamma"),
+        ({"subjects": [{"pictures": "y", "class_noun": "cat"}]}, "class_noun and pictures"),
         ({"steps": 0}, "steps 0"),
         ({"precision": "16"}, "precision"),
     ],
@@ -67,18 +74,21 @@ def test_bad_values(values: dict[str, object], message: str) -> None:
 
 def test_a_missing_class_noun_names_its_flag() -> None:
     with pytest.raises(ConfigError, match="give --class-noun"):
-        TrainConfig(pictures=Path("x"))
+        _ = TrainConfig(pictures=Path("x")).all_subjects
 
 
 def test_completion_and_round_trip(sd_folder: Path, tmp_path: Path) -> None:
     model = load(sd_folder, device="cpu")
-    model.card = replace(model.card, defaults={"train": {"steps": 30, "flip_probability": 0.25}})
+    defaults = {"steps": 30, "data": {"flip_probability": 0.25}}
+    model.card = replace(model.card, defaults={"train": {"dreambooth": defaults}})
     config = TrainConfig(pictures=tmp_path / "rex", class_noun="dog", model=str(sd_folder))
     done = resolve(config, model, runs_dir=tmp_path / "runs")
-    assert (done.steps, done.batch_size, done.flip_probability) == (30, 1, 0.25)
+    assert (done.steps, done.batch_size, done.data.flip_probability) == (30, 1, 0.25)
     assert (done.resolution, done.out) == (64, tmp_path / "runs" / "rex")
-    given = resolve(config.replace(steps=7, flip_probability=0.5, prior_weight=0), model)
-    assert (given.steps, given.flip_probability, given.class_pictures) == (7, 0.5, 0)
+    given = resolve(
+        config.replace(steps=7, data={"flip_probability": 0.5}, prior={"weight": 0}), model
+    )
+    assert (given.steps, given.data.flip_probability, given.prior.pictures) == (7, 0.5, 0)
     path = tmp_path / "config.yaml"
     path.write_text(dump_config(done))
     assert TrainConfig(**read_config(path)) == done
@@ -92,5 +102,5 @@ def test_the_hash_is_of_what_decides_the_weights(tmp_path: Path) -> None:
     same = config.replace(out=tmp_path / "other", checkpoint_every=1, steps=9)
     assert config_hash(config) == config_hash(same)
     assert config_hash(config) != config_hash(config.replace(seed=1))
-    cosine = config.replace(schedule="cosine")
+    cosine = config.replace(optimizer={"schedule": "cosine"})
     assert config_hash(cosine) != config_hash(cosine.replace(steps=9))

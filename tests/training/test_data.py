@@ -10,7 +10,9 @@ from PIL import Image
 
 from tests.training.helpers import noise_picture
 from tintype.errors import PictureError
-from tintype.training.data import crops, find_pictures, load_crops, read_picture
+from tintype.training.data.crops import crops, load_crops
+from tintype.training.data.folder import find_pictures
+from tintype.training.data.pictures import read_picture
 from tintype.types import Note
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
@@ -138,5 +140,5 @@ def test_crops_keep_the_middle_or_differ_by_seed(tmp_path: Path) -> None:
 
 def test_a_single_line_of_pixels_is_a_picture(tmp_path: Path) -> None:
     noise_picture(0, (300, 1)).save(tmp_path / "line.png")
-    [[crop]] = load_crops([tmp_path / "line.png"], 32, center=True, count=1, seed=0)
+    [crop] = load_crops(tmp_path / "line.png", 32, count=1, seed=0)
     assert crop.pixels.shape == (3, 32, 32)

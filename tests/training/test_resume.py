@@ -31,8 +31,12 @@ def stop_after(step: int):  # type: ignore[no-untyped-def]
     "values",
     [
         {},
-        {"train_text_encoder": True, "accumulate": 2, "schedule": "linear", "warmup_steps": 2},
-        {"precision": "bf16-mixed", "center_crop": False, "caption_dropout": 0.3},
+        {
+            "train_text_encoder": True,
+            "accumulate": 2,
+            "optimizer": {"schedule": "linear", "warmup_steps": 2},
+        },
+        {"precision": "bf16-mixed", "data": {"center_crop": False, "caption_dropout": 0.3}},
         {"precision": "16-mixed", "batch_size": 1},
     ],
 )

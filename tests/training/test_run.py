@@ -66,7 +66,12 @@ def test_the_model_draws_the_same_in_plain_diffusers(
 
 def test_what_a_run_leaves(sd_folder: Path, tmp_path: Path) -> None:
     config = make_config(
-        tmp_path, sd_folder, checkpoint_every=1, keep_checkpoints=2, sample_every=2, class_steps=2
+        tmp_path,
+        sd_folder,
+        checkpoint_every=1,
+        keep_checkpoints=2,
+        sample_every=2,
+        prior={"steps": 2},
     )
     result, events = run_fit(tmp_path, config)
     run = tmp_path / "run"
@@ -121,8 +126,9 @@ def test_a_given_model_stays_as_it_is(sd_folder: Path, tmp_path: Path) -> None:
 
 
 def test_training_learns(sd_folder: Path, tmp_path: Path) -> None:
-    values = {"steps": 60, "learning_rate": 3e-3, "schedule": "cosine", "class_pictures": 0}
-    run_fit(tmp_path, make_config(tmp_path, sd_folder, **values, class_dir=None))
+    values = {"steps": 60, "learning_rate": 3e-3, "prior": {"pictures": 0}, "class_dir": None}
+    config = make_config(tmp_path, sd_folder, optimizer={"schedule": "cosine"}, **values)
+    run_fit(tmp_path, config)
     losses = losses_of(tmp_path / "run")
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
 
@@ -138,7 +144,12 @@ def test_a_run_outside_the_main_thread(sd_folder: Path, tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_stops_and_is_named(tmp_path: Path) -> None:
     folder = save_sd(tmp_path / "base")
     config = make_config(
-        tmp_path, folder, steps=60, learning_rate=1e30, clip_norm=0, checkpoint_every=1
+        tmp_path,
+        folder,
+        steps=60,
+        learning_rate=1e30,
+        optimizer={"clip_norm": 0},
+        checkpoint_every=1,
     )
     with pytest.raises(
         TrainingError, match=r"loss at step \d+ isn't finite|after step \d+"
@@ -196,7 +207,9 @@ def test_pictures_of_every_kind_train_together(sd_folder: Path, tmp_path: Path) 
     noise_picture(2, (70, 90)).convert("P").save(folder / "palette.gif")
     Image.new("LA", (33, 65), (9, 9)).save(folder / "grey.png")
     (folder / ".DS_Store").write_bytes(b"x")
-    run_fit(tmp_path, make_config(tmp_path, sd_folder, pictures=folder, center_crop=False))
+    run_fit(
+        tmp_path, make_config(tmp_path, sd_folder, pictures=folder, data={"center_crop": False})
+    )
 
 
 def test_identifiers_that_would_do_are_known(sdxl_folder: Path) -> None:

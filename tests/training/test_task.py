@@ -1,5 +1,6 @@
 """The step itself: golden against a plain loop of diffusers' parts, and who is paired with whom."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -18,13 +19,32 @@ from tests.training.helpers import (
 )
 from tintype.models.load import load
 from tintype.models.model import Model
-from tintype.training.task import Draw, DreamBooth
+from tintype.training.batch import Batch
+from tintype.training.objective import Noised
+from tintype.training.task import Task
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What one step drew, with the noise itself."""
+
+    batch: Batch
+    noised: Noised
+    noise: torch.Tensor
+
+
+def draw_of(task: Task, step: int) -> Draw:
+    where = task.where(step)
+    [batch] = task.data.draw(where)
+    noise = torch.randn(batch.latents.shape, generator=where.generator("noise"))
+    return Draw(batch, task.objective.noise(batch, where), noise)
 
 
 def plain_loss(model: Model, draw: Draw, prior_weight: float) -> torch.Tensor:
     """diffusers' DreamBooth loss, written with diffusers' and transformers' own parts."""
     schedule = DDPMScheduler.from_config(model.scheduler_config)
-    noisy = schedule.add_noise(draw.latents, draw.noise, draw.timesteps)
+    latents, timesteps = draw.batch.latents, draw.noised.timesteps
+    noisy = schedule.add_noise(latents, draw.noise, timesteps)
     half = len(noisy) // 2
     prompts = [INSTANCE] * half + [CLASS] * half
     hidden, pooled = [], None
@@ -41,11 +61,11 @@ def plain_loss(model: Model, draw: Draw, prior_weight: float) -> torch.Tensor:
         sizes = torch.tensor([[64, 64, 0, 0, 64, 64]] * len(noisy)).float()
         added = {"text_embeds": pooled, "time_ids": sizes}
     predicted = model.unet(
-        noisy, draw.timesteps, torch.cat(hidden, dim=-1), added_cond_kwargs=added
+        noisy, timesteps, torch.cat(hidden, dim=-1), added_cond_kwargs=added
     ).sample
     target = draw.noise
     if schedule.config.prediction_type == "v_prediction":
-        target = schedule.get_velocity(draw.latents, draw.noise, draw.timesteps)
+        target = schedule.get_velocity(latents, draw.noise, timesteps)
     instance, prior = predicted.chunk(2)
     instance_target, prior_target = target.chunk(2)
     return functional.mse_loss(instance, instance_target) + prior_weight * functional.mse_loss(
@@ -53,13 +73,13 @@ def plain_loss(model: Model, draw: Draw, prior_weight: float) -> torch.Tensor:
     )
 
 
-def plain_run(task: DreamBooth, steps: int, prior_weight: float) -> list[float]:
+def plain_run(task: Task, steps: int, prior_weight: float) -> list[float]:
     """A plain loop: unfused AdamW, clipped gradients."""
-    parameters = [p for p in task.trained.parameters() if p.requires_grad]
+    parameters = list(task.trained.parameters.values())
     optimizer = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=1e-2)
     losses = []
     for step in range(steps):
-        loss = plain_loss(task.model, task.draw(step), prior_weight)
+        loss = plain_loss(task.model, draw_of(task, step), prior_weight)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
@@ -83,7 +103,7 @@ def test_losses_are_those_of_a_plain_loop(
     folder = {"sd": sd_folder, "xl": sdxl_folder}.get(kind) or save_sd(
         tmp_path / "v", prediction_type="v_prediction"
     )
-    values = {"train_text_encoder": text_encoder, "prior_weight": prior_weight}
+    values = {"train_text_encoder": text_encoder, "prior": {"weight": prior_weight}}
     run_fit(tmp_path, make_config(tmp_path, folder, **values))
     task = make_task(tmp_path, load(folder, device="cpu"), **values)
     expected = plain_run(task, 4, prior_weight)
@@ -93,13 +113,12 @@ def test_losses_are_those_of_a_plain_loop(
 
 def test_first_gradients_are_those_of_a_plain_loop(sd_folder: Path, tmp_path: Path) -> None:
     task = make_task(tmp_path, load(sd_folder, device="cpu"), train_text_encoder=True)
-    draw = task.draw(0)
-    losses = task.losses(draw)
-    (losses[:2].mean() + losses[2:].mean()).backward()
-    ours = [p.grad.clone() for p in task.trained.parameters() if p.grad is not None]
+    task.step(task.where(0))["loss"].backward()
+    parameters = task.trained.parameters.values()
+    ours = [p.grad.clone() for p in parameters if p.grad is not None]
     task.zero_grad()
-    plain_loss(task.model, draw, 1.0).backward()
-    theirs = [p.grad for p in task.trained.parameters() if p.grad is not None]
+    plain_loss(task.model, draw_of(task, 0), 1.0).backward()
+    theirs = [p.grad for p in parameters if p.grad is not None]
     assert len(ours) == len(theirs) > 100
     for mine, plain in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, plain, rtol=1e-3, atol=1e-5)
@@ -110,39 +129,55 @@ def test_each_picture_goes_with_its_own_prompt_and_sizes(sdxl_folder: Path, tmp_
     data = task.data
     assert data.prior is not None
     for step in range(3):
-        draw = task.draw(step)
-        assert draw.rows.tolist() == [0, 0, 0, 1, 1, 1]
+        where = task.where(step)
+        [batch] = data.draw(where)
+        assert batch.prompts.tolist() == [0, 0, 0, 1, 1, 1]
+        assert batch.prior.tolist() == [False] * 3 + [True] * 3
         caches = [data.instance] * 3 + [data.prior] * 3
-        for latent, cache in zip(draw.latents, caches, strict=True):
+        for latent, cache in zip(batch.latents, caches, strict=True):
             far = (latent - cache.mean).abs().amax(dim=(-1, -2, -3)) / cache.std.amax()
             assert far.min() < 6, "a latent of its own pictures"
-        batched = task.losses(draw)
+        noised = task.objective.noise(batch, where)
+        together = task.losses(batch, noised)
         for index in range(6):
-            alone = Draw(
-                latents=draw.latents[index : index + 1],
-                sizes=draw.sizes[index : index + 1],
-                noise=draw.noise[index : index + 1],
-                timesteps=draw.timesteps[index : index + 1],
-                rows=torch.tensor([0 if index < 3 else 1]),
+            one = slice(index, index + 1)
+            alone = task.losses(
+                replace(
+                    batch,
+                    latents=batch.latents[one],
+                    sizes=batch.sizes[one],
+                    prompts=torch.tensor([0 if index < 3 else 1]),
+                ),
+                Noised(
+                    inputs=noised.inputs[one],
+                    timesteps=noised.timesteps[one],
+                    target=noised.target[one],
+                ),
             )
-            torch.testing.assert_close(task.losses(alone)[0], batched[index], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(alone[0], together[index], rtol=1e-4, atol=1e-5)
 
 
 def test_draws_depend_on_seed_step_and_rank_alone(sd_folder: Path, tmp_path: Path) -> None:
-    task = make_task(tmp_path, load(sd_folder, device="cpu"), caption_dropout=0.5)
-    first = task.draw(7)
-    task.draw(8)
-    again = task.draw(7)
-    for name in ("latents", "noise", "timesteps", "rows"):
-        assert torch.equal(getattr(first, name), getattr(again, name))
-    assert not torch.equal(first.noise, task.draw(8).noise)
-    assert not torch.equal(first.noise, task.draw(7, rank=1, ranks=2).noise)
-    rows = torch.cat([task.draw(step).rows for step in range(50)])
+    task = make_task(tmp_path, load(sd_folder, device="cpu"), data={"caption_dropout": 0.5})
+
+    def drawn(step: int, **at: int) -> tuple[torch.Tensor, ...]:
+        where = task.where(step, **at)
+        [batch] = task.data.draw(where)
+        noised = task.objective.noise(batch, where)
+        return batch.latents, noised.target, noised.timesteps, batch.prompts
+
+    first = drawn(7)
+    drawn(8)
+    for one, other in zip(first, drawn(7), strict=True):
+        assert torch.equal(one, other)
+    assert not torch.equal(first[1], drawn(8)[1])
+    assert not torch.equal(first[1], drawn(7, rank=1, ranks=2)[1])
+    rows = torch.cat([drawn(step)[3] for step in range(50)])
     assert 60 < (rows == 2).sum() < 140, "half of 200 captions are dropped"
 
 
 def test_without_class_pictures_there_is_no_prior(sd_folder: Path, tmp_path: Path) -> None:
-    config = make_config(tmp_path, sd_folder, class_dir=None, prior_weight=0)
+    config = make_config(tmp_path, sd_folder, class_dir=None, prior={"weight": 0})
     run_fit(tmp_path, config)
     rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
     assert rows[1].split(",")[3] == ""

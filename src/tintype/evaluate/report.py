@@ -17,9 +17,10 @@ from tintype.evaluate.sheet import Row, contact_sheet
 from tintype.models.load import load
 from tintype.models.model import Model
 from tintype.training.config import read_config
-from tintype.training.data import find_pictures, read_picture
+from tintype.training.data.folder import find_pictures
+from tintype.training.data.pictures import read_picture
 from tintype.training.files import storage_errors, write_text
-from tintype.types import Event, Progress, TrainConfig
+from tintype.types import Event, Progress, SubjectConfig, TrainConfig
 
 SHEET = "contact-sheet.png"
 METRICS = "metrics.json"
@@ -100,17 +101,18 @@ def evaluate_run(
     """
     config = run_config(run)
     clock = PhaseClock(on_event, spent)
-    instances = [read_picture(path) for path in find_pictures(config.pictures)]
+    subject = config.all_subjects[0]
+    instances = [read_picture(path) for path in find_pictures(subject.pictures)]
     options: dict[str, Any] = {"device": device, "on_event": clock}
     base = load(config.model, allow_pickle=allow_pickle, offline=offline, **options)
-    plan = plan_for(config, base, protocol or {})
+    plan = plan_for(subject, base, protocol or {})
     before = _finish(draw_all(base, plan, phase="drawing before"), clock)
     del base  # two models of full size may not fit together
     after = _finish(draw_all(load(run, **options), plan, phase="drawing after"), clock)
     clock(Progress(phase=MEASURING, step=0, total=1))
     metrics = SubjectMetrics.load(clip)
     figures = measure(metrics, plan, instances=instances, before=before, after=after)
-    title = title or f"“[V] {config.class_noun}”, taught to {Path(config.model).name}"
+    title = title or f"“[V] {subject.class_noun}”, taught to {Path(config.model).name}"
     sheet = _sheet(title, plan, instances, before, after, figures)
     with storage_errors(run / SHEET):
         sheet.save(run / SHEET)
@@ -135,16 +137,16 @@ def run_config(run: Path) -> TrainConfig:
 
 def is_finished(run: Path) -> bool:
     """Whether the run has its trained model."""
-    return (run / "model" / "model_index.json").is_file()
+    return any((run / "model" / name).is_file() for name in ("tintype.json", "model_index.json"))
 
 
-def plan_for(config: TrainConfig, base: Model, changes: Mapping[str, Any]) -> Protocol:
-    """The protocol of a run: the base model's drawing defaults, then `changes`."""
+def plan_for(subject: SubjectConfig, base: Model, changes: Mapping[str, Any]) -> Protocol:
+    """The protocol of a run on `subject`: the base model's drawing defaults, then `changes`."""
     return Protocol(
         **{
-            "class_noun": config.class_noun,
-            "identifier": config.identifier,
-            "class_prompt": config.class_prompt,
+            "class_noun": subject.class_noun,
+            "identifier": subject.identifier,
+            "class_prompt": subject.class_prompt,
             **base.card.defaults.get("generate", {}),
             **changes,
         }

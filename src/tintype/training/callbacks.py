@@ -14,7 +14,7 @@ from tintype.errors import TrainingError
 from tintype.training.checkpoint import Checkpoint, list_checkpoints, save_checkpoint
 from tintype.training.interrupt import StopWish
 from tintype.training.metrics import Metrics, Row
-from tintype.training.task import DreamBooth
+from tintype.training.task import Task
 from tintype.types import Event, Progress
 
 PHASE = "training"
@@ -50,7 +50,7 @@ class Between(pl.Callback):
         self.learning_rate = 0.0
         self.stopped_at: int | None = None
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: DreamBooth) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Task) -> None:
         self.wish.take_over()
         if pl_module.restored is not None:
             trainer.precision_plugin.load_state_dict(pl_module.restored.scaler)
@@ -60,12 +60,12 @@ class Between(pl.Callback):
         self._report(pl_module.steps_done, pl_module)
 
     def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: DreamBooth, batch: int, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: Task, batch: int, batch_idx: int
     ) -> None:
         self.learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: DreamBooth, outputs: Any, batch: int, batch_idx: int
+        self, trainer: pl.Trainer, pl_module: Task, outputs: Any, batch: int, batch_idx: int
     ) -> None:
         accumulate = pl_module.config.accumulate
         parts = outputs["parts"]
@@ -77,15 +77,13 @@ class Between(pl.Callback):
         self.parts = None
         self._after_step(trainer, pl_module, step)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: DreamBooth) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Task) -> None:
         self.read(pl_module)
 
-    def teardown(self, trainer: pl.Trainer, pl_module: DreamBooth, stage: str) -> None:
+    def teardown(self, trainer: pl.Trainer, pl_module: Task, stage: str) -> None:
         self.close()
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: DreamBooth, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: pl.Trainer, pl_module: Task, exception: BaseException) -> None:
         self.close()
 
     def close(self) -> None:
@@ -94,7 +92,7 @@ class Between(pl.Callback):
             self.metrics.close()
             self.metrics = None
 
-    def _after_step(self, trainer: pl.Trainer, module: DreamBooth, step: int) -> None:
+    def _after_step(self, trainer: pl.Trainer, module: Task, step: int) -> None:
         config = module.config
         assert config.checkpoint_every is not None, "a resolved config"
         stop = self._stop(trainer)
@@ -117,12 +115,12 @@ class Between(pl.Callback):
             return self.wish.made
         return bool(trainer.strategy.reduce_boolean_decision(self.wish.made, all=False))
 
-    def _report(self, step: int, module: DreamBooth) -> None:
+    def _report(self, step: int, module: Task) -> None:
         event = Progress(phase=PHASE, step=step, total=module.config.steps, loss=self.last_loss)
         if module.global_rank == 0:
             self.on_event(event)
 
-    def read(self, module: DreamBooth) -> None:
+    def read(self, module: Task) -> None:
         """Bring the losses since the last reading to the host, check and write them.
 
         Raises TrainingError for one that isn't finite.
@@ -132,7 +130,7 @@ class Between(pl.Callback):
             return
         values = torch.stack([parts for _, parts, _ in self.unread]).tolist()
         rows = [
-            _row(step, parts, module.config.prior_weight, rate)
+            _row(step, parts, module.data.prior_weight if module.data.prior else None, rate)
             for (step, _, rate), parts in zip(self.unread, values, strict=True)
         ]
         self.unread = []
@@ -144,11 +142,11 @@ class Between(pl.Callback):
             raise _not_finite(self.run, bad)
         self.last_loss = rows[-1].loss
 
-    def _save(self, trainer: pl.Trainer, module: DreamBooth, step: int) -> None:
+    def _save(self, trainer: pl.Trainer, module: Task, step: int) -> None:
         """Write a checkpoint; raises TrainingError rather than write weights that aren't finite."""
         if not trainer.is_global_zero:
             return
-        weights = module.trained.state_dict()
+        weights = {name: p.detach() for name, p in module.trained.parameters.items()}
         finite = torch.stack([value.isfinite().all() for value in weights.values()])
         if not bool(finite.all()):
             bad = list(weights)[finite.tolist().index(False)]
@@ -168,11 +166,12 @@ class Between(pl.Callback):
         save_checkpoint(self.run, checkpoint, keep=module.config.keep_checkpoints)
 
 
-def _row(step: int, parts: list[float], prior_weight: float, learning_rate: float) -> Row:
-    prior = parts[1] if len(parts) > 1 else None
+def _row(step: int, parts: list[float], prior_weight: float | None, learning_rate: float) -> Row:
+    """`prior_weight` is None without prior preservation."""
+    prior = None if prior_weight is None else parts[1]
     return Row(
         step=step,
-        loss=parts[0] + (0.0 if prior is None else prior_weight * prior),
+        loss=parts[0] + (prior_weight or 0.0) * parts[1],
         instance_loss=parts[0],
         prior_loss=prior,
         learning_rate=learning_rate,

@@ -10,39 +10,47 @@ from PIL import Image
 from tintype.generation.engine import draw_many
 from tintype.models.hashing import model_key
 from tintype.models.model import Model
-from tintype.training.data import find_pictures
+from tintype.training.data.folder import find_pictures
 from tintype.training.files import storage_errors, sync
-from tintype.types import Event, GeneratedImage, GenerateRequest, Note, Progress, TrainConfig
+from tintype.types import (
+    Event,
+    GeneratedImage,
+    GenerateRequest,
+    Note,
+    Progress,
+    SubjectConfig,
+    TrainConfig,
+)
 
 PHASE = "class pictures"
 
 
 def class_pictures(
-    model: Model, config: TrainConfig, prompt: str, *, cache_dir: Path
+    model: Model, config: TrainConfig, subject: SubjectConfig, prompt: str, *, cache_dir: Path
 ) -> Iterator[Event | list[Path]]:
-    """The paths of `config.class_pictures` pictures, as the last thing yielded, after events.
+    """The paths of `config.prior.pictures` pictures, as the last thing yielded, after events.
 
     They are those of `class_dir`, then those that the base model has drawn before for the same
     weights, prompt and settings, then new ones, drawn with seeds 0, 1, 2, …
     Raises PictureError for a class folder without pictures, StorageError for a full disk.
     """
-    count = config.class_pictures or 0
+    count = config.prior.pictures or 0
     notes: list[Note] = []
     own: list[Path] = []
-    if config.class_dir is not None:
-        own = find_pictures(config.class_dir, field="class_dir", on_note=notes.append)
+    if subject.class_dir is not None:
+        own = find_pictures(subject.class_dir, field="class_dir", on_note=notes.append)
         yield from notes
     if len(own) > count:
         yield Note(
-            message=f"Using the first {count} of {len(own)} class pictures in {config.class_dir}; "
+            message=f"Using the first {count} of {len(own)} class pictures in {subject.class_dir}; "
             "--class-pictures says how many"
         )
     own = own[:count]
     request = GenerateRequest(
         prompt=prompt,
         model=model.card.id,
-        steps=config.class_steps,
-        guidance_scale=config.class_guidance_scale,
+        steps=config.prior.steps,
+        guidance_scale=config.prior.guidance_scale,
         width=config.resolution,
         height=config.resolution,
     )

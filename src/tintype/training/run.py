@@ -9,29 +9,29 @@ import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from tintype.errors import Interrupted, RunError
-from tintype.models.hashing import model_key, weights_sha256
+from tintype.models.hashing import weights_sha256
 from tintype.models.load import load
 from tintype.models.model import Model
-from tintype.text.encode import tokenize
-from tintype.text.grammar import fill_identifier, fill_template
-from tintype.training.cache import cache_latents, cache_prompts
+from tintype.text.grammar import fill_template
 from tintype.training.callbacks import Between
-from tintype.training.check import check_free, check_identifier, check_strategy
+from tintype.training.check import check_free, check_strategy
 from tintype.training.checkpoint import Checkpoint, newest_checkpoint, remove_leftovers
-from tintype.training.config import config_hash, dump_config, read_config, resolve
-from tintype.training.data import Crop, find_pictures, load_crops
-from tintype.training.export import CARD, export_model
-from tintype.training.files import sha256, storage_errors, write_text
+from tintype.training.config import config_hash, dump_config, read_config
+from tintype.training.data.prepare import Preparation, Sources, fill_prompt
+from tintype.training.data.source import TrainData
+from tintype.training.export import CARD
+from tintype.training.files import storage_errors, write_text
 from tintype.training.interrupt import StopWish
-from tintype.training.prior import class_pictures
+from tintype.training.methods import method
+from tintype.training.methods.method import Trained
+from tintype.training.resolve import resolve
 from tintype.training.samples import draw_samples
-from tintype.training.task import DreamBooth, TrainData
+from tintype.training.task import Task
 from tintype.training.trainer import Place, release, train
 from tintype.types import Event, Note, Progress, TrainConfig, TrainResult
 
-CACHING, SAVING = "caching", "saving"
+SAVING = "saving"
 CONFIG = "config.yaml"
-RANDOM_CROPS = 8  # a picture, where crops are random
 
 OnEvent = Callable[[Event], None]
 
@@ -62,7 +62,8 @@ def fit(
     TrainingError for a loss that isn't finite; StorageError for a full disk; Interrupted.
     """
     check_strategy(config)
-    find_pictures(config.pictures)  # a typing error shouldn't wait for gigabytes to load
+    method(config.method)
+    Sources.find(config, None)  # a typing error shouldn't wait for gigabytes to load
     base = own(model) or _load(config.model, allow_pickle, offline, on_event)
     config = resolve(config, base, runs_dir=runs_dir)
     assert config.out is not None, "a resolved config"
@@ -70,7 +71,6 @@ def fit(
     first = rank_zero_only.rank == 0
     if first:
         check_free(run)
-    check_identifier(base, config.identifier)
     prepared = _Run(config, run, base, cache_dir, device, on_event)
     if first:
         with storage_errors(run):
@@ -143,11 +143,12 @@ def own(model: Model | None) -> Model | None:
 
 def _result(config: TrainConfig, run: Path, digest: str) -> TrainResult:
     assert config.steps is not None, "a resolved config"
+    subject = config.all_subjects[0]
     return TrainResult(
         out=run,
         model=run / "model",
         steps=config.steps,
-        instance_prompt=fill_template(config.instance_prompt, config.class_noun),
+        instance_prompt=fill_template(subject.instance_prompt, subject.class_noun),
         weights_sha256=digest,
     )
 
@@ -168,10 +169,16 @@ class _Run:
         self.wish = StopWish()
         self.on_event = on_event if rank_zero_only.rank == 0 else ignore
         self.place = Place.of(config, device)
-        self.instance_prompt = self._fill(config.instance_prompt)
-        self.class_prompt = self._fill(config.class_prompt)
-        self.pictures = find_pictures(config.pictures, on_note=self.on_event)
-        self.crops = self._crops(self.pictures)
+        self.method = method(config.method)
+        self.method.check(model, config)
+        self.preparation = Preparation(
+            model,
+            config,
+            self.method,
+            Sources.find(config, self.on_event),
+            on_event=self.on_event,
+            heed=self._heed,
+        )
 
     def go(self, checkpoint: Checkpoint | None) -> TrainResult:
         """From `checkpoint`, or from the beginning, to the exported model."""
@@ -179,102 +186,37 @@ class _Run:
             for part in self.model.parts.values():
                 part.requires_grad_(False)
             self.model.to(self.place.device)
-            paths = self._class_pictures()
-            data_hash = f"{model_key(self.model)}-{sha256(*self.pictures, *paths)}"
+            self.preparation.draw_class_pictures(self.cache_dir)
+            data_hash = self.preparation.data_hash()
             if checkpoint is not None and checkpoint.data_hash != data_hash:
                 raise RunError(
                     "the pictures or the base model have changed since the checkpoint",
                     field="resume",
                     value=str(self.run),
                 )
-            data = self._cache(paths)
-            self._train(data, data_hash, checkpoint)
+            trained = self.method.prepare(self.model, self.config)
+            data = self.preparation.cache()
+            release(self.model, trained)
+            self._train(trained, data, data_hash, checkpoint)
             self.on_event(Progress(phase=SAVING, step=0, total=1))
-            digest = export_model(self.model, self.config, self.run / "model")
+            digest = self.method.export(self.model, self.config, self.run / "model")
             self.on_event(Progress(phase=SAVING, step=1, total=1))
         return _result(self.config, self.run, digest)
 
-    def _fill(self, template: str) -> str:
-        prompt = fill_template(template, self.config.class_noun)
-        return fill_identifier(prompt, self.config.identifier, model=self.config.model)
-
-    def _crops(self, paths: list[Path]) -> list[list[Crop]]:
-        config = self.config
-        assert config.resolution is not None, "a resolved config"
-        return load_crops(
-            paths,
-            config.resolution,
-            center=config.center_crop,
-            count=RANDOM_CROPS,
-            seed=config.seed,
-        )
-
-    def _class_pictures(self) -> list[Path]:
-        """The class pictures, drawn where they are missing."""
-        if not self.config.class_pictures:
-            return []
-        paths: list[Path] = []
-        events = class_pictures(
-            self.model, self.config, self.class_prompt, cache_dir=self.cache_dir
-        )
-        for event in events:
-            if isinstance(event, list):
-                paths = event
-            else:
-                self.on_event(event)
-            self._heed()
-        return paths
-
-    def _cache(self, class_paths: list[Path]) -> TrainData:
-        """Encode pictures and prompts; then the frozen parts leave the device."""
-        model, config = self.model, self.config
-        total = len(self.crops) + len(class_paths)
-
-        def caching(first: int) -> Callable[[int], None]:
-            def report(done: int) -> None:
-                self.on_event(Progress(phase=CACHING, step=first + done, total=total))
-                self._heed()
-
-            return report
-
-        caching(0)(0)
-        instance = cache_latents(
-            model.vae,
-            self.crops,
-            flip_probability=config.flip_probability,
-            on_progress=caching(0),
-        )
-        prior = None
-        if class_paths:
-            prior = cache_latents(
-                model.vae,
-                self._crops(class_paths),
-                flip_probability=0.0,  # what is preserved is the base's own idea of the class
-                on_progress=caching(len(self.crops)),
-            )
-        prompts = [self.instance_prompt, self.class_prompt, ""]
-        frozen = not config.train_text_encoder
-        data = TrainData(
-            instance=instance,
-            prior=prior,
-            prompts=cache_prompts(model, prompts) if frozen else None,
-            ids=tuple(ids.to(self.place.device) for ids in tokenize(model, prompts)),
-        )
-        release(model, config)
-        return data
-
-    def _train(self, data: TrainData, data_hash: str, checkpoint: Checkpoint | None) -> None:
+    def _train(
+        self, trained: Trained, data: TrainData, data_hash: str, checkpoint: Checkpoint | None
+    ) -> None:
         """Train to the last step; raises Interrupted if the person wished to stop before."""
         config, run = self.config, self.run
         assert config.steps is not None, "a resolved config"
-        done = checkpoint.step if checkpoint else 0
-        task = DreamBooth(self.model, config, data, done)
+        task = Task(self.model, config, trained, data, checkpoint.step if checkpoint else 0)
         if checkpoint is not None:
             task.restore(checkpoint)
             del checkpoint
-        for part in task.trained.values():
-            part.requires_grad_(True).train()
-        samples = [self._fill(prompt) for prompt in config.sample_prompts]
+        task.parts.train()
+        subject = self.preparation.sources.subject
+        word = self.method.word(subject)
+        samples = [fill_prompt(prompt, subject, word) for prompt in config.sample_prompts]
         between = Between(
             run,
             data_hash=data_hash,

@@ -38,8 +38,8 @@ def draw_samples(
         GenerateRequest(
             prompt=prompt,
             model=model.card.id,
-            steps=config.class_steps,
-            guidance_scale=config.class_guidance_scale,
+            steps=config.prior.steps,
+            guidance_scale=config.prior.guidance_scale,
             seed=config.seed + index,
             width=config.resolution,
             height=config.resolution,

@@ -16,7 +16,8 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tintype.errors import ConfigError
 from tintype.models.model import Model
 from tintype.training.callbacks import Between
-from tintype.training.task import DreamBooth, trained_parts
+from tintype.training.methods.method import Trained
+from tintype.training.task import Task
 from tintype.types import TrainConfig
 
 LOGGERS = ("pytorch_lightning", "lightning_fabric", "pytorch_lightning.utilities.rank_zero")
@@ -63,7 +64,7 @@ def _found() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def train(task: DreamBooth, between: Between, place: Place, run: Path) -> None:
+def train(task: Task, between: Between, place: Place, run: Path) -> None:
     """All steps from `task.steps_done` on; raises ConfigError for what Lightning can't set up."""
     config = task.config
     assert config.steps is not None, "a resolved config"
@@ -80,7 +81,7 @@ def train(task: DreamBooth, between: Between, place: Place, run: Path) -> None:
                 precision=config.precision,
                 max_epochs=1,
                 accumulate_grad_batches=config.accumulate,
-                gradient_clip_val=config.clip_norm or None,
+                gradient_clip_val=config.optimizer.clip_norm or None,
                 callbacks=[between],
                 logger=False,
                 enable_checkpointing=False,
@@ -99,11 +100,10 @@ def train(task: DreamBooth, between: Between, place: Place, run: Path) -> None:
                 raise KeyboardInterrupt from None
 
 
-def release(model: Model, config: TrainConfig) -> None:
+def release(model: Model, trained: Trained) -> None:
     """Move the parts that aren't trained off the device."""
-    kept = trained_parts(model, config)
     for name, part in model.parts.items():
-        if name not in kept:
+        if name not in trained.parts:
             part.to("cpu")
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

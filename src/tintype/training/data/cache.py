@@ -1,4 +1,4 @@
-"""What a frozen VAE and frozen text encoders say of the pictures and prompts: said once, kept.
+"""What a frozen VAE says of the pictures: said once, kept.
 
 The mean and the standard deviation of each latent are kept, and a latent is sampled anew at each
 step: the same distribution as encoding anew, without the encoder.
@@ -10,10 +10,9 @@ from dataclasses import dataclass, replace
 import torch
 from diffusers import AutoencoderKL
 
-from tintype.models.family import Conditioning
-from tintype.models.model import Model
-from tintype.text.encode import encode
-from tintype.training.data import Crop
+from tintype.models.scaling import latent_scaling
+from tintype.training.batch import Where
+from tintype.training.data.crops import Crop
 from tintype.training.seeds import generator_for
 
 ENCODE_PIXELS = 8 * 512 * 512  # pictures at once: 8 at 512 px
@@ -53,17 +52,16 @@ class LatentCache:
             sizes=self.sizes.to(device),
         )
 
-    def draw(
-        self, count: int, *, seed: int, step: int, rank: int, ranks: int, name: str
-    ) -> Latents:
+    def draw(self, count: int, *, where: Where, name: str) -> Latents:
         """`count` latents for this step; every picture is seen once before any is seen twice."""
         device = self.mean.device
-        rows = self._rows(count, seed=seed, first=(step * ranks + rank) * count, name=name)
-        chance = generator_for(seed, step, rank, f"{name}-variant")
+        first = (where.step * where.ranks + where.rank) * count
+        rows = self._rows(count, seed=where.seed, first=first, name=name)
+        chance = where.generator(f"{name}-variant")
         variants = torch.randint(self.mean.shape[1], (count,), generator=chance)
         flips = (torch.rand(count, generator=chance) < self.flip_probability).long()
         place = tuple(index.to(device, non_blocking=True) for index in (rows, variants, flips))
-        sample = generator_for(seed, step, rank, f"{name}-latent")
+        sample = where.generator(f"{name}-latent")
         noise = torch.randn((count, *self.mean.shape[3:]), generator=sample)
         return Latents(
             latents=self.mean[place] + self.std[place] * noise.to(device, non_blocking=True),
@@ -123,21 +121,5 @@ def encode_pixels(vae: AutoencoderKL, pixels: torch.Tensor) -> tuple[torch.Tenso
     pixels = pixels.to(device=vae.device, dtype=vae.dtype)
     latent = vae.encode(pixels).latent_dist
     mean, std = latent.mean.float(), latent.std.float()
-    shift, scale = latent_scaling(vae)
+    shift, scale = latent_scaling(vae.config)
     return (mean - shift.to(mean)) * scale.to(mean), std * scale.to(mean)
-
-
-def latent_scaling(vae: AutoencoderKL) -> tuple[torch.Tensor, torch.Tensor]:
-    """What is taken from a latent and what it is then multiplied by, [1, channels or 1, 1, 1]."""
-    mean, std = vae.config.get("latents_mean"), vae.config.get("latents_std")
-    scale = torch.tensor([vae.config.scaling_factor])
-    if mean is None or std is None:
-        mean, std = [0.0], [1.0]
-    return torch.tensor(mean).view(1, -1, 1, 1), (scale / torch.tensor(std)).view(1, -1, 1, 1)
-
-
-def cache_prompts(model: Model, prompts: list[str]) -> Conditioning:
-    """The embeddings of `prompts`, float32, on the model's device."""
-    found = encode(model, prompts)
-    pooled = None if found.pooled is None else found.pooled.float()
-    return Conditioning(tokens=found.tokens.float(), pooled=pooled)

@@ -1,0 +1,46 @@
+"""What one forward of the UNet is trained on."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from tintype.training.seeds import generator_for
+
+
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """A place in a run: all that is random there follows from it (and from a stream's name)."""
+
+    seed: int
+    step: int
+    rank: int = 0
+    ranks: int = 1
+
+    def generator(self, stream: str) -> Any:
+        """A CPU generator for one purpose: the same draws on every device."""
+        return generator_for(self.seed, self.step, self.rank, stream)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Pictures of one size, each with its own prompt, sizes and weight; n is how many.
+
+    `latents` [n, channels, height, width], scaled for the UNet; `sizes` [n, 6] as in
+    `Family.added_conditions`; `prompts` [n], rows of the PromptTable; `weights` [n], so that the
+    step's loss is sum(weights * losses); `prior` [n], true for class pictures; `mask`
+    [n, 1, height, width], the weight of each latent pixel, or None; `conditions`
+    [n, k, height, width], the extra input channels of an inpainting UNet, or None. `prompts` and
+    `prior` stay on the CPU; the rest is on the training device.
+    """
+
+    latents: Tensor
+    sizes: Tensor
+    prompts: Tensor
+    weights: Tensor
+    prior: Tensor
+    mask: Tensor | None = None
+    conditions: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.latents)

@@ -1,0 +1,144 @@
+"""What a way of training is: what it adds to a model, what of it trains, what it leaves behind."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+
+from tintype.errors import ConfigError
+from tintype.models.model import Model
+from tintype.training.check import check_identifier
+from tintype.training.methods.freeze import without
+from tintype.types import SubjectConfig, TrainConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Parameters that share a learning rate; names begin with their part's ("unet.conv_in…").
+
+    They stay as they are in the first `waits` steps.
+    """
+
+    name: str
+    parameters: dict[str, torch.nn.Parameter]
+    learning_rate: float
+    waits: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A model made ready: the parts that gradients flow through, and the parameters that train.
+
+    `base` lends the model as it was before anything trained, for a moment; it is None where the
+    model's own weights move. `after_step` is called after each step of the optimiser. `notes` are
+    what the person should know.
+    """
+
+    parts: dict[str, torch.nn.Module]
+    groups: tuple[Group, ...]
+    base: Callable[[], AbstractContextManager[None]] | None = None
+    after_step: Callable[[], None] | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def parameters(self) -> dict[str, torch.nn.Parameter]:
+        """All that train, by name: what a checkpoint keeps."""
+        return {name: value for group in self.groups for name, value in group.parameters.items()}
+
+
+class Method(ABC):
+    """One way of training.
+
+    `defaults` are values of the config under the family's and the model's own; `trains_base` says
+    that weights of the base move, so that they can't be stored in few bits; `trains_text` that
+    what the text encoders say changes even if `train_text_encoder` isn't set.
+    """
+
+    name: ClassVar[str]
+    defaults: ClassVar[Mapping[str, Any]] = {}
+    trains_base: ClassVar[bool] = False
+    trains_text: ClassVar[bool] = False
+
+    def check(self, model: Model, config: TrainConfig) -> None:
+        """Raises ConfigError for settings that contradict this method or each other, InputError
+        for an identifier that isn't one token."""
+        precision = config.memory.base_precision
+        if self.trains_base and precision != "32":
+            raise ConfigError(
+                f"the base's own weights train with {self.name}, which takes 32 bits; "
+                "method lora trains beside a base in fewer",
+                field="memory.base_precision",
+                value=precision,
+            )
+        self.check_identifiers(model, config)
+
+    def check_identifiers(self, model: Model, config: TrainConfig) -> None:
+        """Raises InputError unless each identifier is one token."""
+        for subject in config.all_subjects:
+            check_identifier(model, subject.identifier)
+
+    def word(self, subject: SubjectConfig) -> str:
+        """What `[V]` becomes in the prompts of a subject."""
+        return subject.identifier
+
+    def encodes_each_step(self, config: TrainConfig) -> bool:
+        """Whether prompts must be encoded anew at each step, since what encodes them changes."""
+        return self.trains_text or config.train_text_encoder
+
+    def make_ready(self, model: Model, config: TrainConfig) -> Trained:
+        """`prepare`, with what `freeze` names left out and checkpointing on if asked for.
+
+        Raises ConfigError for a pattern that matches nothing.
+        """
+        trained = self.prepare(model, config)
+        groups = tuple(
+            replace(group, parameters=parameters)
+            for group, parameters in zip(
+                trained.groups,
+                without([group.parameters for group in trained.groups], config.freeze),
+                strict=True,
+            )
+            if parameters
+        )
+        if config.memory.gradient_checkpointing:
+            for part in trained.parts.values():
+                checkpoint_gradients(part)
+        return replace(trained, groups=groups)
+
+    @abstractmethod
+    def prepare(self, model: Model, config: TrainConfig) -> Trained:
+        """Add what is to be trained to a frozen model, in place, and say what trains."""
+
+    @abstractmethod
+    def export(self, model: Model, config: TrainConfig, place: Path) -> str:
+        """Write the result to the folder `place`, whole or not at all; the hash of its weights.
+
+        Raises StorageError.
+        """
+
+
+def checkpoint_gradients(part: torch.nn.Module) -> None:
+    """Have a part compute its activations again in the backward pass, rather than keep them.
+
+    In the form that needs no input with a gradient: the other one leaves adapters without any.
+    """
+    if hasattr(part, "gradient_checkpointing_enable"):  # transformers
+        part.gradient_checkpointing_enable({"use_reentrant": False})
+    else:  # diffusers, whose own choice is that form
+        part.enable_gradient_checkpointing()
+
+
+def text_encoders(model: Model) -> dict[str, torch.nn.Module]:
+    """The text encoders by their folder names."""
+    folders = [spec.folder for spec in model.family.text_encoders]
+    return dict(zip(folders, model.text_encoders, strict=True))
+
+
+def text_learning_rate(config: TrainConfig) -> float:
+    """That of the text encoders."""
+    assert config.learning_rate is not None, "a resolved config"
+    return config.optimizer.text_encoder_learning_rate or config.learning_rate
