@@ -4,14 +4,29 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tintype.errors import ConfigError
 from tintype.settings import Settings
-from tintype.types import Event, GenerateRequest, TrainConfig, TrainResult
+from tintype.types import (
+    ConvertRequest,
+    Event,
+    GenerateRequest,
+    MergeRequest,
+    Note,
+    PushRequest,
+    TrainConfig,
+    TrainResult,
+)
 
 if TYPE_CHECKING:
     from tintype.demo import DemoResult
     from tintype.evaluate.report import Evaluation
+    from tintype.models.cached import Checked, Entry
+    from tintype.models.convert.convert import Converted
     from tintype.models.describe import ModelDescription
+    from tintype.models.inspect import FileDescription
     from tintype.models.model import Model
+    from tintype.models.push import Pushed
+    from tintype.text.encode import EmbeddingCache
 
 Emit = Callable[[Event], None]
 
@@ -30,30 +45,75 @@ class Service:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._loaded: tuple[str, Model] | None = None
+        self._refiner: tuple[str, Model] | None = None
+        self._encoded: EmbeddingCache | None = None
 
     def model(self, name: str, *, emit: Emit = ignore) -> "Model":
         """The model of that name, loaded once; raises ModelError and its kind."""
         if self._loaded is None or self._loaded[0] != name:
-            from tintype.models.load import load
+            from tintype.text.encode import EmbeddingCache
 
             self._loaded = None
-            model = load(
-                name,
-                device=self.settings.device,
-                allow_pickle=self.settings.allow_pickle,
-                offline=self.settings.offline,
-                on_event=emit,
-            )
-            self._loaded = (name, model)
+            self._encoded = None
+            self._loaded = (name, self._load(name, emit))
+            self._encoded = EmbeddingCache()
         return self._loaded[1]
+
+    def refiner(self, name: str, *, emit: Emit = ignore) -> "Model":
+        """A second model, kept beside the first; raises ModelError and its kind."""
+        if self._refiner is None or self._refiner[0] != name:
+            self._refiner = None
+            self._refiner = (name, self._load(name, emit))
+        return self._refiner[1]
+
+    def _load(self, name: str, emit: Emit) -> "Model":
+        from tintype.models.load import load
+
+        return load(
+            name,
+            device=self.settings.device,
+            allow_pickle=self.settings.allow_pickle,
+            offline=self.settings.offline,
+            on_event=emit,
+        )
 
     def generate(self, request: GenerateRequest, *, emit: Emit = ignore) -> Iterator[Event]:
         """Draw: Progress for each step, a GeneratedImage for each picture; close to cancel."""
-        from tintype.generation.engine import draw
+        from tintype.generation.engine import draw_many
+        from tintype.generation.library import Library
         from tintype.schedulers import canonical
 
         canonical(request.scheduler)  # a typing error shouldn't wait for gigabytes to load
-        yield from draw(self.model(request.model, emit=emit), request)
+        requests = self.expand(request)
+        library = Library(
+            adapters=self.settings.adapters_dir,
+            embeddings=self.settings.embeddings_dir,
+            allow_pickle=self.settings.allow_pickle,
+        )
+        model = self.model(request.model, emit=emit)
+        yield from draw_many(
+            model,
+            requests,
+            library=library,
+            cache=self._encoded,
+            load=lambda name: self.refiner(name, emit=emit),
+        )
+
+    def expand(self, request: GenerateRequest) -> list[GenerateRequest]:
+        """The requests that `generate` draws: styles applied, wildcards and choices made.
+
+        Raises PromptError for an unknown style or wildcard.
+        """
+        from tintype.generation.expand import expand_request
+        from tintype.text.styles import read_styles
+        from tintype.text.wildcards import wildcard_lines
+
+        file = self.settings.styles_file
+        if request.styles and file is None:
+            raise ConfigError("is not set, so there are no styles", field="styles_file")
+        styles = read_styles(file) if request.styles and file else {}
+        lines = wildcard_lines(self.settings.wildcards_dir)
+        return expand_request(request, styles=styles, lines=lines)
 
     def train(self, config: TrainConfig, *, emit: Emit = ignore) -> TrainResult:
         """Run a training to its end, or until the person interrupts it."""
@@ -96,8 +156,80 @@ class Service:
             out, cache_dir=self.settings.cache_dir, device=self.settings.device, on_event=emit
         )
 
-    def describe(self, name: str) -> "ModelDescription":
-        """What a model is, read off its configs and headers."""
-        from tintype.models.describe import describe
+    def describe(self, name: str) -> "ModelDescription | FileDescription":
+        """What a model, or any safetensors file, is: read off its configs and headers."""
+        from tintype.models.describe import describe_any
 
-        return describe(name)
+        return describe_any(name, allow_pickle=self.settings.allow_pickle)
+
+    def inspect(self, file: str) -> "FileDescription":
+        """What a safetensors file holds, read off its header."""
+        from tintype.models.inspect import inspect
+
+        return inspect(Path(file).expanduser())
+
+    def models(self) -> "list[Entry]":
+        """The embedded model, the presets, and the models in the hub's cache."""
+        from tintype.models.cached import entries
+
+        return entries()
+
+    def pull(self, name: str, *, emit: Emit = ignore) -> Path:
+        """Download a preset or hub model, going on where that stopped; gives its files' place.
+
+        Raises ModelError for one that doesn't exist, is gated or can't be reached.
+        """
+        from tintype.models.find import find
+        from tintype.models.presets import preset
+
+        row = preset(name)
+        if row is not None:
+            emit(Note(message=f"{row.title}: licence {row.licence}, {row.terms}"))
+        return find(
+            name,
+            allow_pickle=self.settings.allow_pickle,
+            offline=self.settings.offline,
+            on_event=emit,
+        ).path
+
+    def remove(self, name: str) -> float:
+        """Delete a preset or hub model from the cache; gives the MB that this freed."""
+        from tintype.models.cached import remove
+
+        return remove(name)
+
+    def verify(self, name: str, *, emit: Emit = ignore) -> "list[Checked]":
+        """Hash a model's files; raises WeightsError if one is damaged."""
+        from tintype.models.cached import raise_damaged, verify
+
+        checked = verify(name, on_event=emit)
+        raise_damaged(name, checked)
+        return checked
+
+    def convert(self, request: ConvertRequest, *, emit: Emit = ignore) -> "Converted":
+        """Write a model, an adapter or an embedding in another layout or precision."""
+        from tintype.models.convert.convert import convert
+
+        return convert(
+            request,
+            allow_pickle=self.settings.allow_pickle,
+            offline=self.settings.offline,
+            on_event=emit,
+        )
+
+    def merge(self, request: MergeRequest, *, emit: Emit = ignore) -> "Converted":
+        """Merge models, or adapters, or adapters into a model."""
+        from tintype.models.merge import merge
+
+        return merge(
+            request,
+            allow_pickle=self.settings.allow_pickle,
+            offline=self.settings.offline,
+            on_event=emit,
+        )
+
+    def push(self, request: PushRequest) -> "Pushed":
+        """Send a model, an adapter or an embedding to the hub, or say what would be sent."""
+        from tintype.models.push import push
+
+        return push(request, offline=self.settings.offline)

@@ -28,6 +28,10 @@ class Settings(BaseModel):
     cache_dir: Path = Field(default_factory=_home)
     runs_dir: Path = Path("runs")
     out_dir: Path = Path("outputs")
+    adapters_dir: Path | None = None
+    embeddings_dir: Path | None = None
+    wildcards_dir: Path | None = None
+    styles_file: Path | None = None
     device: str = "auto"
     allow_pickle: bool = False
     offline: bool = False

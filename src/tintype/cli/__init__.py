@@ -7,6 +7,7 @@ import typer
 
 from tintype import console
 from tintype.cli import models
+from tintype.cli.convert import convert, merge, push
 from tintype.cli.generate import generate, schedulers
 from tintype.cli.train import demo, evaluate, train
 from tintype.errors import TintypeError
@@ -30,7 +31,7 @@ def root(
         raise typer.Exit
 
 
-for command in (demo, train, generate, evaluate, schedulers):
+for command in (demo, train, generate, evaluate, convert, merge, push, schedulers):
     app.command()(command)
 app.add_typer(models.app, name="models")
 

@@ -7,7 +7,7 @@ import typer
 ModelFlag = Annotated[
     str | None,
     typer.Option(
-        help="pocket, a run or diffusers folder, a .safetensors file or a hub id (owner/name)."
+        help="pocket, a preset, a run or diffusers folder, a .safetensors file or owner/name."
     ),
 ]
 DeviceFlag = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]

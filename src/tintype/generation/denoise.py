@@ -1,6 +1,8 @@
 """Noisy latents to the UNet's prediction, the fast way where it is known to be faster."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +17,20 @@ FAST_PARAMETERS = 100_000_000
 Denoiser = Callable[[Tensor, int], Tensor]
 
 
+class Lead(Protocol):
+    """What leads the UNet beside its prompt, such as a ControlNet."""
+
+    def arguments(
+        self,
+        latents: Tensor,
+        timestep: Tensor,
+        number: int,
+        conditioning: Conditioning,
+        added: dict[str, Tensor] | None,
+    ) -> dict[str, Any]:
+        """Further arguments of the UNet for latents [rows, …] at evaluation `number`."""
+
+
 def denoiser(
     model: Model,
     conditioning: Conditioning,
@@ -23,27 +39,33 @@ def denoiser(
     timestep_condition: Tensor | None,
     *,
     size: tuple[int, int],
+    plain: bool = False,
+    lead: Lead | None = None,
 ) -> Denoiser:
     """The prediction of latents at timestep number i, as [rows, channels, height, width] in fp32.
 
-    `conditioning` has one row a prediction. Latents come as [rows] or [rows / 2]: the latter
-    are those of both halves of a guided batch. Holds nothing of the model but its parameters.
+    `conditioning` has one row a prediction. Latents come as [rows], or as a part of that which is
+    repeated: those of all blocks of a guided batch. `plain` runs the UNet's own modules, for when
+    those are changed; else it holds nothing of the model but its parameters.
     """
     unet, rows, dtype = model.unet, len(conditioning.tokens), model.dtype
-    if timestep_condition is None and _worthwhile(model):
+    # a UNet that trains an adapter may be in fewer bits than its text encoders
+    conditioning = replace(conditioning, tokens=conditioning.tokens.to(dtype))
+    if timestep_condition is None and not plain and lead is None and _worthwhile(model):
         fast = fast_unet(unet, timesteps, conditioning.tokens, added, size=size)
         if fast is not None:
             return lambda latents, i: fast(latents.to(dtype), i).float()
 
     def slow(latents: Tensor, i: int) -> Tensor:
-        if len(latents) < rows:
-            latents = torch.cat([latents, latents])
+        latents = torch.cat([latents] * (rows // len(latents)))
+        led = lead.arguments(latents, timesteps[i], i, conditioning, added) if lead else {}
         prediction: Tensor = unet(
             latents.to(dtype),
             timesteps[i],
             encoder_hidden_states=conditioning.tokens,
             timestep_cond=timestep_condition,
             added_cond_kwargs=added,
+            **led,
             return_dict=False,
         )[0]
         return prediction.float()

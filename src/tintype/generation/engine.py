@@ -1,43 +1,51 @@
 """The denoising loop: requests in, events out."""
 
 import itertools
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
-import torch
+from PIL.Image import Image
+from torch import Tensor
 
-from tintype.errors import ModelError
-from tintype.generation.denoise import denoiser
-from tintype.generation.latents import decode, to_pictures
-from tintype.generation.request import resolve, resolve_all, sides
-from tintype.generation.state import inferring
-from tintype.models.family import Conditioning
+from tintype.errors import ConfigError
+from tintype.generation.canvas import Canvas, canvas_of
+from tintype.generation.conditioning import Prompts, plan, read_prompts, remarks
+from tintype.generation.control.lead import Control
+from tintype.generation.drawing import Drawing, Job, check_finite
+from tintype.generation.latents import to_pictures
+from tintype.generation.library import (
+    AdapterUse,
+    Library,
+    with_adapters,
+    with_embeddings,
+    written,
+)
+from tintype.generation.request import resolve, resolve_all, sampling
+from tintype.generation.sizes import size_note
+from tintype.generation.stages import Stage, counts, stages
+from tintype.generation.upscale import LATENT, enlarged, enlarged_latents
 from tintype.models.model import Model
-from tintype.runtime.noise import generators, noise
-from tintype.schedulers.make import seed_brownian, start, step_arguments
-from tintype.schedulers.names import row
-from tintype.text.encode import encode, encode_negative, left_out
-from tintype.text.grammar import fill_identifier
-from tintype.types import Event, GeneratedImage, GenerateRequest, Note, Progress
+from tintype.text.encode import EmbeddingCache
+from tintype.types import Event, GeneratedImage, GenerateRequest, Note, Preview, Progress
 
 __all__ = ["draw", "draw_many", "resolve"]
 
 PHASE = "drawing"
+NO_LIBRARY = Library()
 PIXELS_AT_ONCE = 1024 * 1024
 PICTURES_AT_ONCE = 8
 
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One picture to draw: its resolved request (num_images = 1) and its place in the results."""
-
-    request: GenerateRequest
-    index: int
+Load = Callable[[str], Model]
 
 
 def draw(
-    model: Model, request: GenerateRequest, *, batch_size: int | None = None
+    model: Model,
+    request: GenerateRequest,
+    *,
+    batch_size: int | None = None,
+    library: Library = NO_LIBRARY,
+    cache: EmbeddingCache | None = None,
+    load: Load | None = None,
 ) -> Generator[Event, None, None]:
     """Draw one request: a Progress a denoising step, a GeneratedImage a picture.
 
@@ -45,54 +53,38 @@ def draw(
     Raises InputError for a request that this model can't draw, ModelError for a picture that
     isn't finite.
     """
-    return draw_many(model, [request], batch_size=batch_size)
+    return draw_many(
+        model, [request], batch_size=batch_size, library=library, cache=cache, load=load
+    )
 
 
 def draw_many(
-    model: Model, requests: Sequence[GenerateRequest], *, batch_size: int | None = None
+    model: Model,
+    requests: Sequence[GenerateRequest],
+    *,
+    batch_size: int | None = None,
+    library: Library = NO_LIBRARY,
+    cache: EmbeddingCache | None = None,
+    load: Load | None = None,
 ) -> Generator[Event, None, None]:
     """Draw many requests, batching those that take the same steps, whatever prompt and seed.
 
     A picture doesn't depend on its neighbours (to float rounding). `index` counts the pictures
     in the order of `requests`; they may come in another order. Nothing of the model is changed,
-    also while the iterator is suspended.
+    also while the iterator is suspended, but for adapters and embeddings that the requests name:
+    those are found in `library` and stay in until the pictures that use them are drawn, or the
+    iterator is closed. `cache` keeps embeddings for the next drawing; the weights mustn't change
+    meanwhile. `load` gives the refiners that requests name.
     """
+    session = _Session(model, library, cache or EmbeddingCache(), load)
     resolved = resolve_all(model, requests)
-    return _draw_resolved(model, resolved, batch_size)
+    prompts = [read_prompts(model, request, library) for request in resolved]
+    return session.draw(resolved, prompts, batch_size)
 
 
 def default_batch_size(width: int, height: int) -> int:
     """How many pictures of that size (px) are drawn at once: at most a megapixel, at least one."""
     return max(1, min(PICTURES_AT_ONCE, PIXELS_AT_ONCE // (width * height)))
-
-
-def _draw_resolved(
-    model: Model, requests: Sequence[GenerateRequest], batch_size: int | None
-) -> Generator[Event, None, None]:
-    groups = _groups(requests)
-    counts = {key: _evaluations(model, key) for key in groups}
-    sizes = {key: batch_size or default_batch_size(key.width, key.height) for key in groups}
-    total = sum(counts[key] * -(-_pictures(groups[key]) // sizes[key]) for key in groups)
-    done = 0
-    yield from _notes(model, requests)
-    for key, members in groups.items():
-        jobs = _jobs(members)
-        while batch := list(itertools.islice(jobs, sizes[key])):
-            drawing = _Drawing(model, batch)
-            for _ in drawing.steps():
-                done += 1
-                yield Progress(phase=PHASE, step=done, total=total)
-            yield from drawing.finish()
-
-
-def _notes(model: Model, requests: Sequence[GenerateRequest]) -> Iterator[Note]:
-    """What the person should know of prompts that are longer than the model reads."""
-    prompts = [text for request in requests for text in (request.prompt, request.negative_prompt)]
-    for prompt in dict.fromkeys(prompts):
-        filled = fill_identifier(prompt, model.card.identifier, model=model.card.id)
-        rest = left_out(model, filled)
-        if rest:
-            yield Note(message=f"The prompt is longer than this model reads; left out: {rest!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,171 +93,232 @@ class _Key:
 
     scheduler: str
     steps: int
-    width: int
-    height: int
-    guided: bool
-    eta: float
+    width: int | None
+    height: int | None
+    prompts: Hashable
+    adapters: tuple[AdapterUse, ...]
+    sampling: tuple[tuple[str, float], ...]
+    modes: tuple[Hashable, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Member:
+    """A request of a group, with the index of its first picture."""
+
+    request: GenerateRequest
+    prompts: Prompts
+    canvas: Canvas | None
+    first: int
+
+
+class _Session:
+    """One drawing of many requests with a model."""
+
+    def __init__(
+        self, model: Model, library: Library, cache: EmbeddingCache, load: Load | None
+    ) -> None:
+        self.model, self.library, self.cache, self.load = model, library, cache, load
+
+    def draw(
+        self,
+        requests: Sequence[GenerateRequest],
+        prompts: Sequence[Prompts],
+        batch_size: int | None,
+    ) -> Generator[Event, None, None]:
+        """All events of resolved requests."""
+        model, pickle = self.model, self.library.allow_pickle
+        canvases = [canvas_of(request) for request in requests]
+        notes = dict.fromkeys(size_note(model, request) for request in requests)
+        for note in (*filter(None, notes), *remarks(prompts)):
+            yield Note(message=note)
+        texts = [text for one in requests for text in (one.prompt, one.negative_prompt)]
+        embeddings = self.library.embeddings_in(texts)
+        with with_embeddings(model, embeddings, allow_pickle=pickle):
+            groups = _groups(model, requests, prompts, canvases)
+            passes = {key: self._stages(members[0]) for key, members in groups.items()}
+            sizes = {key: batch_size or _batch_size(found) for key, found in passes.items()}
+            counter = _Counter(
+                sum(
+                    counts(passes[key]) * -(-_pictures(groups[key]) // sizes[key]) for key in groups
+                )
+            )
+            for key, members in groups.items():
+                jobs = _jobs(model, members)
+                with with_adapters(model, key.adapters, allow_pickle=pickle) as said:
+                    yield from (Note(message=note) for note in said)
+                    control = Control.load(model, members[0].request)
+                    state = (key.adapters, written(embeddings))
+                    while batch := list(itertools.islice(jobs, sizes[key])):
+                        yield from self._batch(batch, passes[key], state, control, counter)
+
+    def _stages(self, member: _Member) -> list[Stage]:
+        """The passes of a group; loads its refiner."""
+        refiner = None
+        if member.request.refiner is not None:
+            if self.load is None:
+                raise ConfigError(
+                    "there is nothing here to load it with",
+                    field="refiner",
+                    value=member.request.refiner,
+                )
+            refiner = self.load(member.request.refiner)
+        return stages(self.model, member.request, refiner)
+
+    def _batch(
+        self,
+        jobs: Sequence[Job],
+        passes: Sequence[Stage],
+        state: Hashable,
+        control: Control | None,
+        counter: "_Counter",
+    ) -> Iterator[Event]:
+        """One batch through all its passes."""
+        if not counts(passes):
+            for job in jobs:
+                assert job.canvas is not None, "a strength of nothing is of a picture"
+                yield _picture(job, job.canvas.finish(job.canvas.picture))
+            return
+        drawing: Drawing | None = None
+        for stage in passes:
+            own = stage.model is self.model
+            staged = jobs if own else [_for_refiner(stage.model, job) for job in jobs]
+            handed = clean = None
+            if drawing is not None and stage.strength is None:
+                handed = drawing.latents
+            elif drawing is not None:
+                staged, clean = _enlarged(drawing, stage, staged)
+            drawing = Drawing(
+                stage,
+                staged,
+                self.cache if own else EmbeddingCache(),
+                state,
+                handed=handed,
+                clean=clean,
+                control=control if own else None,
+            )
+            for number in drawing.steps():
+                yield Progress(phase=PHASE, step=counter.next(), total=counter.total)
+                yield from _previews(drawing, number)
+        assert drawing is not None, "a request has a pass"
+        yield from _finished(drawing, jobs)
+
+
+class _Counter:
+    """Evaluations done of all."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done = total, 0
+
+    def next(self) -> int:
+        self.done += 1
+        return self.done
 
 
 def _groups(
+    model: Model,
     requests: Sequence[GenerateRequest],
-) -> dict[_Key, list[tuple[int, GenerateRequest]]]:
-    """The requests that can share batches, each with the index of its first picture."""
-    groups: dict[_Key, list[tuple[int, GenerateRequest]]] = {}
+    prompts: Sequence[Prompts],
+    canvases: Sequence[Canvas | None],
+) -> dict[_Key, list[_Member]]:
+    """The requests that can share batches."""
+    groups: dict[_Key, list[_Member]] = {}
     first = 0
-    for request in requests:
-        width, height = sides(request)
+    for request, said, canvas in zip(requests, prompts, canvases, strict=True):
         key = _Key(
             scheduler=request.scheduler,
             steps=request.steps,
-            width=width,
-            height=height,
-            guided=request.guidance_scale > 1,
-            eta=request.eta,
+            width=request.width,
+            height=request.height,
+            prompts=plan(model, request, said).shape,
+            adapters=said.adapters,
+            sampling=tuple(sampling(request).items()),
+            modes=(*_modes(request), canvas is None, canvas is None or canvas.mask is None),
         )
-        groups.setdefault(key, []).append((first, request))
+        member = _Member(request=request, prompts=said, canvas=canvas, first=first)
+        groups.setdefault(key, []).append(member)
         first += request.num_images
     return groups
 
 
-def _pictures(members: Sequence[tuple[int, GenerateRequest]]) -> int:
-    return sum(request.num_images for _, request in members)
-
-
-def _jobs(members: Sequence[tuple[int, GenerateRequest]]) -> Iterator[Job]:
-    """The pictures of a group one by one, made as they are needed."""
-    for first, request in members:
-        for i in range(request.num_images):
-            single = request.replace(seed=request.seed + i, num_images=1)
-            yield Job(request=single, index=first + i)
-
-
-def _evaluations(model: Model, key: _Key) -> int:
-    """How often the UNet is asked for one batch (Heun asks twice a step)."""
-    return len(start(key.scheduler, model.scheduler_config, key.steps).timesteps)
-
-
-class _Drawing:
-    """One batch on its way from noise to pictures."""
-
-    def __init__(self, model: Model, jobs: Sequence[Job]) -> None:
-        first = jobs[0].request
-        self.model = model
-        self.jobs = jobs
-        self.entry = row(first.scheduler)
-        self.scheduler = start(
-            first.scheduler, model.scheduler_config, first.steps, device=model.device
-        )
-        self.guided = first.guidance_scale > 1 and model.unet.config.time_cond_proj_dim is None
-        self.latents = torch.empty(0)
-        self.step_arguments: dict[str, Any] = {}
-
-    def steps(self) -> Iterator[None]:
-        """Denoise, handing over after each step; no torch mode is on while suspended."""
-        with inferring(self.model):
-            self._prepare()
-        for number, timestep in enumerate(self.scheduler.timesteps):
-            with inferring(self.model):
-                self._step(number, timestep)
-            yield
-
-    def finish(self) -> Iterator[GeneratedImage]:
-        """The pictures; raises ModelError after the good ones if some aren't finite."""
-        with inferring(self.model):
-            pixels = decode(self.model, self.latents)
-            finite = pixels.flatten(1).isfinite().all(dim=1).tolist()
-            pictures = to_pictures(pixels)
-        for job, picture, good in zip(self.jobs, pictures, finite, strict=True):
-            if good:
-                yield GeneratedImage(image=picture, request=job.request, index=job.index)
-        if not all(finite):
-            raise _not_finite(self.model, self.jobs[finite.index(False)].request)
-
-    def _prepare(self) -> None:
-        """Noise, prompts and size conditions."""
-        model, requests = self.model, [job.request for job in self.jobs]
-        seeds = [request.seed for request in requests]
-        sources = generators(seeds)
-        first = requests[0]
-        width, height = sides(first)
-        shape = (
-            model.unet.config.in_channels,
-            height // model.latent_factor,
-            width // model.latent_factor,
-        )
-        latents = noise(shape, sources, model.device)
-        self.latents = latents * self.scheduler.init_noise_sigma
-        seed_brownian(self.entry, self.scheduler, seeds, self.latents)
-        self.step_arguments = step_arguments(self.entry, sources, first.eta)
-
-        scales = torch.tensor([request.guidance_scale for request in requests])
-        self.scales = scales.to(self.latents)[:, None, None, None]
-        conditioning = self._encode(requests)
-        sizes = torch.tensor([[height, width, 0, 0, height, width]])
-        sizes = sizes.repeat(len(conditioning.tokens), 1)
-        self.predict = denoiser(
-            model,
-            conditioning,
-            model.family.added_conditions(model, conditioning, sizes),
-            self.scheduler.timesteps,
-            _guidance_embedding(model, scales),
-            size=(shape[1], shape[2]),
-        )
-
-    def _encode(self, requests: Sequence[GenerateRequest]) -> Conditioning:
-        """Prompts as [batch] rows, or as [2 * batch]: all negative ones, then all prompts."""
-        model = self.model
-        card = model.card
-        prompts = [
-            fill_identifier(request.prompt, card.identifier, model=card.id) for request in requests
-        ]
-        positive = encode(model, prompts)
-        if not self.guided:
-            return positive
-        negative = encode_negative(
-            model,
-            [
-                fill_identifier(request.negative_prompt, card.identifier, model=card.id)
-                for request in requests
-            ],
-        )
-        pooled = None
-        if positive.pooled is not None and negative.pooled is not None:
-            pooled = torch.cat([negative.pooled, positive.pooled])
-        return Conditioning(tokens=torch.cat([negative.tokens, positive.tokens]), pooled=pooled)
-
-    def _step(self, number: int, timestep: torch.Tensor) -> None:
-        """One evaluation of the UNet, guided by eq. 6 of arXiv:2207.12598 (w = scale - 1)."""
-        scaled = self.scheduler.scale_model_input(self.latents, timestep)
-        prediction = self.predict(scaled, number)
-        if self.guided:
-            negative, positive = prediction.chunk(2)
-            prediction = negative + self.scales * (positive - negative)
-        self.latents = self.scheduler.step(
-            prediction, timestep, self.latents, **self.step_arguments, return_dict=False
-        )[0]
-
-
-def _guidance_embedding(model: Model, scales: torch.Tensor) -> torch.Tensor | None:
-    """The guidance scale as a condition [batch, width] of a distilled UNet (arXiv:2310.04378)."""
-    width = model.unet.config.time_cond_proj_dim
-    if width is None:
-        return None
-    half = width // 2
-    frequencies = torch.exp(-torch.arange(half) * (torch.log(torch.tensor(1e4)) / (half - 1)))
-    angles = (scales - 1)[:, None] * 1000 * frequencies[None]
-    embedding = torch.cat([angles.sin(), angles.cos()], dim=1)
-    embedding = torch.nn.functional.pad(embedding, (0, width % 2))
-    return embedding.to(device=model.device, dtype=model.dtype)
-
-
-def _not_finite(model: Model, request: GenerateRequest) -> ModelError:
-    precision = str(model.dtype).removeprefix("torch.")
-    hint = "" if precision == "float32" else " Half precision may overflow here: load it in fp32."
-    return ModelError(
-        f"drew a picture that isn't finite (seed {request.seed}, scheduler "
-        f"{request.scheduler}, {precision}): its weights may be damaged or its training may "
-        f"have diverged.{hint}",
-        field="model",
-        value=model.card.id,
+def _modes(request: GenerateRequest) -> tuple[Hashable, ...]:
+    """The ways of drawing that a batch shares."""
+    return (
+        1.0 if request.image is None else request.strength,
+        request.hires,
+        request.refiner and (request.refiner, request.refiner_at),
+        request.tiling,
+        request.control,
+        request.guidance,
+        request.preview_every,
     )
+
+
+def _batch_size(passes: Sequence[Stage]) -> int:
+    return min(default_batch_size(stage.width, stage.height) for stage in passes)
+
+
+def _pictures(members: Sequence[_Member]) -> int:
+    return sum(member.request.num_images for member in members)
+
+
+def _jobs(model: Model, members: Sequence[_Member]) -> Iterator[Job]:
+    """The pictures of a group one by one, made as they are needed."""
+    for member in members:
+        planned = plan(model, member.request, member.prompts)
+        for i in range(member.request.num_images):
+            yield Job(
+                request=member.request.picture(i),
+                prompts=member.prompts,
+                plan=planned,
+                canvas=member.canvas,
+                index=member.first + i,
+            )
+
+
+def _enlarged(
+    drawing: Drawing, stage: Stage, jobs: Sequence[Job]
+) -> tuple[Sequence[Job], Tensor | None]:
+    """What was drawn at the size of the next stage: as its pictures, or as latents."""
+    options = drawing.first.hires
+    assert options is not None, "only a second pass draws anew"
+    if options.upscaler in LATENT:
+        factor = stage.model.latent_factor
+        size = (stage.width // factor, stage.height // factor)
+        return jobs, enlarged_latents(drawing.latents, size, options.upscaler)
+    small = to_pictures(drawing.pixels(drawing.latents))
+    larger = enlarged(small, (stage.width, stage.height), options.upscaler)
+    canvases = [Canvas(picture=picture) for picture in larger]
+    return [replace(job, canvas=one) for job, one in zip(jobs, canvases, strict=True)], None
+
+
+def _for_refiner(refiner: Model, job: Job) -> Job:
+    """The job with its prompts as the refiner reads them."""
+    return replace(job, plan=plan(refiner, job.request, job.prompts))
+
+
+def _previews(drawing: Drawing, number: int) -> Iterator[Preview]:
+    """The pictures as far as they are, where they are wanted after this evaluation."""
+    every = drawing.first.preview_every
+    done = number + 1 - drawing.stage.first
+    if not every or done % every or done == drawing.stage.evaluations:
+        return
+    pictures = to_pictures(drawing.pixels(drawing.estimate))
+    for job, picture in zip(drawing.jobs, pictures, strict=True):
+        yield Preview(image=picture, index=job.index, step=done, total=drawing.stage.evaluations)
+
+
+def _finished(drawing: Drawing, jobs: Sequence[Job]) -> Iterator[GeneratedImage]:
+    """The pictures; raises ModelError after the good ones if some aren't finite."""
+    pixels = drawing.pixels(drawing.latents)
+    finite = pixels.flatten(1).isfinite().all(dim=1).tolist()
+    for job, picture, good in zip(jobs, to_pictures(pixels), finite, strict=True):
+        if good:
+            # after a second pass the canvas is of another size
+            canvas = job.canvas if job.request.hires is None else None
+            yield _picture(job, canvas.finish(picture) if canvas else picture)
+    for job, row in zip(jobs, pixels, strict=True):
+        check_finite(drawing.model, job, row)
+
+
+def _picture(job: Job, picture: Image) -> GeneratedImage:
+    return GeneratedImage(image=picture, request=job.request, index=job.index)

@@ -1,36 +1,60 @@
-"""Latents to pictures."""
+"""Latents to pictures, and pictures to latents."""
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 
 from tintype.models.model import Model
+from tintype.models.scaling import scaled, unscaled
 from tintype.runtime.decoder import fast_decoder
 
 
-def decode(model: Model, latents: torch.Tensor) -> torch.Tensor:
+def decode(model: Model, latents: torch.Tensor, *, plain: bool = False) -> torch.Tensor:
     """Latents [batch, channels, height, width] as the UNet knows them, to pixels in [-1, 1].
 
-    Pixels: [batch, 3, height * factor, width * factor], fp32 on the CPU.
+    Pixels: [batch, 3, height * factor, width * factor], fp32 on the CPU. `plain` runs the VAE's
+    own modules, for when those have been changed.
     """
-    vae = model.vae
-    latents = _unscaled(vae.config, latents)
+    with _precise(model.vae) as vae:
+        return _decode(vae, unscaled(vae.config, latents), plain)
+
+
+def encode_pixels(
+    model: Model, pixels: torch.Tensor, sources: Sequence[torch.Generator]
+) -> torch.Tensor:
+    """Pixels [batch, 3, height, width] in [-1, 1] to latents as the UNet knows them, in fp32.
+
+    Each row is sampled from its own source, as diffusers' pipelines do.
+    """
+    with _precise(model.vae) as vae:
+        pixels = pixels.to(vae.device, vae.dtype)
+        rows = [
+            vae.encode(row, return_dict=False)[0].sample(source)
+            for row, source in zip(pixels.split(1), sources, strict=True)
+        ]
+        return scaled(vae.config, torch.cat(rows).float())
+
+
+@contextmanager
+def _precise(vae: AutoencoderKL) -> Iterator[AutoencoderKL]:
+    """The VAE, in fp32 for as long as this lasts if it overflows in fp16; the way back is exact."""
     upcast = vae.dtype == torch.float16 and vae.config.force_upcast
-    if not upcast:
-        return _decode(vae, latents)
-    # such a VAE overflows in fp16; going to fp32 and back is exact
-    vae.float()
+    if upcast:
+        vae.float()
     try:
-        return _decode(vae, latents)
+        yield vae
     finally:
-        vae.half()
+        if upcast:
+            vae.half()
 
 
-def _decode(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
+def _decode(vae: AutoencoderKL, latents: torch.Tensor, plain: bool) -> torch.Tensor:
     latents = latents.to(vae.dtype)
-    fast = fast_decoder(vae) if latents.device.type == "cpu" else None
+    fast = fast_decoder(vae) if latents.device.type == "cpu" and not plain else None
     if fast is None:
         pixels: torch.Tensor = vae.decode(latents, return_dict=False)[0]
         return pixels.float().cpu()
@@ -38,15 +62,10 @@ def _decode(vae: AutoencoderKL, latents: torch.Tensor) -> torch.Tensor:
     return torch.cat([fast(latent) for latent in latents.split(1)]).float()
 
 
-def _unscaled(config: Any, latents: torch.Tensor) -> torch.Tensor:
-    """Undo the scaling that the latents were trained with."""
-    mean, std = (config.get(name) for name in ("latents_mean", "latents_std"))
-    latents = latents / config.scaling_factor
-    if mean is None or std is None:
-        return latents
-    rows = (torch.tensor(values).to(latents)[None, :, None, None] for values in (std, mean))
-    scale, shift = rows
-    return latents * scale + shift
+def to_pixels(pictures: Sequence[Image.Image]) -> torch.Tensor:
+    """Pictures of one size to pixels [batch, 3, height, width] in [-1, 1]."""
+    arrays = [np.asarray(picture.convert("RGB"), dtype=np.float32) for picture in pictures]
+    return torch.from_numpy(np.stack(arrays)).permute(0, 3, 1, 2).contiguous() / 127.5 - 1
 
 
 def to_pictures(pixels: torch.Tensor) -> list[Image.Image]:

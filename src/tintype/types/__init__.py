@@ -4,8 +4,17 @@ All are frozen. A request determines its result: nothing below a front reads set
 """
 
 from tintype.types.base import SEED_MAX, Request, Seed, config_error, flag
-from tintype.types.events import Event, GeneratedImage, Note, Progress, TrainResult
+from tintype.types.convert import ConvertRequest, MergeRequest, PushRequest
+from tintype.types.events import Event, GeneratedImage, Note, Preview, Progress, TrainResult
 from tintype.types.generate import GenerateRequest
+from tintype.types.modes import (
+    ControlOptions,
+    GuidanceOptions,
+    HiresOptions,
+    MaskOptions,
+    OutpaintOptions,
+    VariationOptions,
+)
 from tintype.types.train import (
     AdapterConfig,
     DataConfig,
@@ -22,23 +31,33 @@ from tintype.types.train import (
 __all__ = [
     "SEED_MAX",
     "AdapterConfig",
+    "ControlOptions",
+    "ConvertRequest",
     "DataConfig",
     "Event",
     "GenerateRequest",
     "GeneratedImage",
+    "GuidanceOptions",
+    "HiresOptions",
     "InversionConfig",
     "LossConfig",
+    "MaskOptions",
     "MemoryConfig",
+    "MergeRequest",
     "Note",
     "OptimizerConfig",
+    "OutpaintOptions",
     "Precision",
+    "Preview",
     "PriorConfig",
     "Progress",
+    "PushRequest",
     "Request",
     "Seed",
     "SubjectConfig",
     "TrainConfig",
     "TrainResult",
+    "VariationOptions",
     "config_error",
     "flag",
 ]

@@ -38,6 +38,16 @@ class GeneratedImage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Preview:
+    """Picture `index` as it looks after `step` of `total` evaluations, without its noise."""
+
+    image: "Image"
+    index: int
+    step: int
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainResult:
     """A finished run: its folder, the model in it, and the prompt that draws the subject."""
 
@@ -48,4 +58,4 @@ class TrainResult:
     weights_sha256: str
 
 
-Event = Progress | Note | GeneratedImage | TrainResult
+Event = Progress | Note | GeneratedImage | Preview | TrainResult

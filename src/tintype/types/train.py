@@ -51,11 +51,17 @@ class AdapterConfig(Request):
 
 
 class InversionConfig(Request):
-    """New words: how many vectors stand for the identifier, and what they begin as."""
+    """New words: how many vectors stand for the identifier, and what they begin as.
+
+    `initial` is words that the model knows (None: the class noun), `learning_rate` that of the new
+    words alone (None: the config's); in the `first_steps` of pivotal tuning nothing but the words
+    trains.
+    """
 
     vectors: int = Field(default=1, ge=1, le=64)
     initial: str | None = None
-    learning_rate: float = Field(default=5e-3, gt=0)
+    learning_rate: float | None = Field(default=None, gt=0)
+    first_steps: int = Field(default=0, ge=0)
 
 
 class DataConfig(Request):
@@ -107,17 +113,24 @@ class PriorConfig(Request):
 
 
 class LossConfig(Request):
-    """The objective, over the base model's own prediction type."""
+    """The objective, over the base model's own prediction type.
+
+    `timesteps` says how often each is trained: None is "uniform", and "log-normal" for EDM.
+    `timestep_mean` and `timestep_std` are those of the (log or logit) normal distribution.
+    """
 
     kind: Literal["l2", "huber", "smooth-l1"] = "l2"
     huber_delta: float = Field(default=0.1, gt=0)
+    huber_schedule: Literal["constant", "exponential", "snr"] = "constant"
     min_snr_gamma: float | None = Field(default=None, gt=0)
     debiased: bool = False
     zero_terminal_snr: bool = False
     noise_offset: float = Field(default=0.0, ge=0, le=1)
     pyramid_noise: float = Field(default=0.0, ge=0, lt=1)
     input_perturbation: float = Field(default=0.0, ge=0, le=1)
-    timesteps: Literal["uniform", "logit-normal", "cubic"] = "uniform"
+    timesteps: Literal["uniform", "logit-normal", "cubic", "log-normal"] | None = None
+    timestep_mean: float | None = None
+    timestep_std: float | None = Field(default=None, gt=0)
     timestep_range: tuple[int, int] | None = None
 
 
@@ -131,6 +144,7 @@ class OptimizerConfig(Request):
     schedule: str = "constant"
     warmup_steps: int = Field(default=0, ge=0)
     cycles: int = Field(default=1, ge=1)
+    power: float = Field(default=2.0, gt=0)
     clip_norm: float = Field(default=1.0, ge=0)
     ema_decay: float | None = Field(default=None, gt=0, lt=1)
 
@@ -189,9 +203,12 @@ class TrainConfig(Request):
 
     @model_validator(mode="after")
     def _subjects_told_once(self) -> Self:
-        own = {"pictures", "class_noun"} & self.model_fields_set
-        if self.subjects and own:
-            raise ValueError(f"given together with {' and '.join(sorted(own))}: use one or other")
+        own = ("pictures", "class_noun", "class_dir", "identifier", "instance_prompt")
+        given = [name for name in (*own, "class_prompt") if getattr(self, name) != _default(name)]
+        if self.subjects and given:
+            raise ValueError(
+                f"given together with {' and '.join(sorted(given))}: say that in each subject"
+            )
         return self
 
     @property
@@ -204,3 +221,8 @@ class TrainConfig(Request):
         return (
             SubjectConfig(**{name: value for name, value in given.items() if value is not None}),
         )
+
+
+def _default(field: str) -> Any:
+    """What a field of a TrainConfig is if it isn't given."""
+    return TrainConfig.model_fields[field].default

@@ -1,17 +1,26 @@
-"""What a prompt says, before any model reads it; pure functions on text."""
+"""`[V]` and `{class_noun}`: what a prompt leaves for the model or the run to say."""
 
 import re
+from collections.abc import Mapping
 
 from tintype.errors import PromptError
 
 IDENTIFIER = "[V]"
 
 
-def fill_identifier(prompt: str, identifier: str | None, *, model: str) -> str:
-    """`[V]` becomes the identifier of the model that the prompt is given to.
+def fill_identifier(
+    prompt: str,
+    identifier: str | None,
+    *,
+    model: str,
+    names: Mapping[str, str] | None = None,
+) -> str:
+    """`[V]` becomes the identifier of the model that the prompt is given to, and `[NAME]` that of
+    its subject of that name, where `names` has it.
 
     Raises PromptError if the model has none.
     """
+    prompt = fill_names(prompt, names or {})
     if IDENTIFIER not in prompt:
         return prompt
     if not identifier:
@@ -22,6 +31,13 @@ def fill_identifier(prompt: str, identifier: str | None, *, model: str) -> str:
             value=prompt,
         )
     return prompt.replace(IDENTIFIER, identifier)
+
+
+def fill_names(prompt: str, names: Mapping[str, str]) -> str:
+    """`[NAME]` becomes the identifier of the subject of that name, for each of `names`."""
+    for name, word in names.items():
+        prompt = prompt.replace(f"[{name}]", word)
+    return prompt
 
 
 def fill_template(template: str, class_noun: str) -> str:
