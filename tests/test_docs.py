@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from pydantic import BaseModel
 
 from tintype.types import TrainConfig
 
@@ -19,9 +20,15 @@ COMMANDS = [
     ["train"],
     ["generate"],
     ["evaluate"],
+    ["convert"],
+    ["merge"],
+    ["push"],
     ["schedulers"],
     ["models", "list"],
     ["models", "show"],
+    ["models", "pull"],
+    ["models", "rm"],
+    ["models", "verify"],
 ]
 
 
@@ -45,7 +52,11 @@ def environment(home: Path) -> dict[str, str]:
     ("page", "left"),
     [
         ("tutorial.md", ["runs/*/contact-sheet.png", "outputs/*.png"]),
+        ("prompts.md", ["both/*.png", "chosen/0003-2.png", "between/*.png"]),
         ("models.md", []),
+        ("convert.md", ["*.safetensors", "baked/README.md", "outputs/*.png"]),
+        ("modes.md", ["start/*.png", "outputs/*.png"]),
+        ("data.md", ["runs/two/model/tintype.json", "outputs/*.png"]),
     ],
 )
 def test_pages_work_as_written(page: str, left: list[str], tmp_path: Path) -> None:
@@ -87,7 +98,7 @@ def test_help_in_the_docs_is_todays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted(DOCS.glob("*.md"))], ids=lambda p: p.name
+    "page", [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))], ids=lambda p: p.name
 )
 def test_links_lead_somewhere(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
@@ -96,7 +107,26 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [link for link in local if not (page.parent / link).exists()] == []
 
 
+# where the settings of each group are told
+PAGES = {
+    "adapter": ["methods/lora.md"],
+    "inversion": ["methods/textual-inversion.md", "methods/pivotal.md"],
+    "data": ["data.md"],
+    "prior": ["training.md"],
+    "loss": ["losses.md"],
+    "optimizer": ["optimizers.md"],
+    "memory": ["training.md"],
+}
+
+
 def test_every_training_setting_is_documented() -> None:
-    text = (DOCS / "training.md").read_text(encoding="utf-8")
+    text = (DOCS / "training.md").read_text(encoding="utf-8").partition("## Settings")[2]
     documented = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
     assert documented == list(TrainConfig.model_fields)
+    for group, pages in PAGES.items():
+        said = "".join((DOCS / page).read_text(encoding="utf-8") for page in pages)
+        named = set(re.findall(r"`(?:\w+\.)?(\w+)[^`]*`", said))
+        fields = TrainConfig.model_fields[group].annotation
+        assert isinstance(fields, type)
+        assert issubclass(fields, BaseModel)
+        assert set(fields.model_fields) - named == set(), group

@@ -1,6 +1,6 @@
 """Events on a terminal: one bar a phase, notes above the bars."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -21,8 +21,9 @@ from rich.table import Table
 from tintype.types import Event, Note, Progress
 
 if TYPE_CHECKING:
-    from tintype.models.describe import ModelDescription
-    from tintype.schedulers import Row
+    from tintype.models.cached import Checked, Entry
+    from tintype.models.push import Pushed
+    from tintype.schedulers import Row, Schedule
 
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False, soft_wrap=True)
@@ -81,41 +82,65 @@ def short(path: Path) -> Path:
     return absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else path
 
 
-def show_model(model: "ModelDescription") -> None:
-    """What is known of a model without loading it, as a table on standard output."""
+def show_models(entries: "Sequence[Entry]") -> None:
+    """What can be named without a path, on standard output."""
+    table = _table(columns=3)
+    for entry in entries:
+        table.add_row(entry.name, entry.place, escape(entry.title))
+    out.print(table)
+
+
+def show_rows(rows: Mapping[str, str]) -> None:
+    """Names and what is said of each, on standard output; what is empty is left out."""
     table = _table()
-    rows = {
-        "model": model.id,
-        "family": model.family,
-        "files": str(model.path),
-        "native size": f"{model.native_size}x{model.native_size} px",
-        "prediction": model.prediction_type,
-        "subject": model.class_noun and f"[V] {model.class_noun} (identifier {model.identifier})",
-        "licence": model.licence,
-        "knows": ", ".join(model.concepts),
-        "in all": _size(model.megabytes, model.parameters),
-    }
-    rows |= {part.name: _size(part.megabytes, part.parameters) for part in model.parts}
     for name, value in rows.items():
         if value:
-            table.add_row(name, escape(str(value)))
+            table.add_row(escape(name), escape(value))
     out.print(table)
 
 
-def _size(megabytes: float, parameters: int | None) -> str:
-    size = f"{megabytes:.1f} MB"
-    return f"{size}, {parameters / 1e6:.2f} M parameters" if parameters else size
+def show_checked(checked: "Sequence[Checked]") -> None:
+    """Files that were verified, one a line, on standard output."""
+    for one in checked:
+        out.print(f"{one.state:<8}{one.digest}  {short(one.path)}", markup=False)
 
 
-def show_schedulers(rows: "Sequence[Row]") -> None:
-    """The schedulers as a table on standard output."""
+def show_pushed(pushed: "Pushed") -> None:
+    """Every file that was sent, or would be, and its size, on standard output."""
     table = _table()
+    for upload in pushed.uploads:
+        table.add_row(f"{upload.size / 1e6:10.2f} MB", escape(upload.name))
+    out.print(table)
+    kind = "private" if pushed.private else "public"
+    where = f"the {kind} repository {pushed.repo}"
+    total = f"{len(pushed.uploads)} files, {pushed.size / 1e6:.2f} MB"
+    done = pushed.url is not None
+    out.print(f"{total} {'sent' if done else 'would be sent'} to {where}", markup=False)
+    if pushed.kept_here:
+        out.print(f"Kept here: {', '.join(pushed.kept_here)}", markup=False)
+    for note in pushed.notes:
+        out.print(f"Note: {note}", markup=False)
+    if pushed.url is not None:
+        out.print(pushed.url, markup=False)
+
+
+def show_schedulers(rows: "Sequence[Row]", spacings: "Sequence[Schedule]") -> None:
+    """The schedulers, and the spacings that they take, as tables on standard output."""
+    table = _table(columns=3)
     for row in rows:
         table.add_row(row.name, row.title, ", ".join((*row.aliases, row.class_name)))
+        if row.spacings:
+            table.add_row("", "", " ".join(f"_{spacing}" for spacing in row.spacings))
+    out.print(table)
+    out.print("\nSpacings, after a name (euler_karras):\n")
+    table = _table()
+    for spacing in spacings:
+        table.add_row(f"_{spacing.name}", ", ".join((spacing.title, *spacing.aliases)))
     out.print(table)
 
 
-def _table() -> Table:
+def _table(columns: int = 2) -> Table:
     table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
+    for _ in range(columns - 1):
+        table.add_column(no_wrap=True)
     return table

@@ -12,9 +12,26 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 TOKEN = "hf_let_me_in"
 
 
+def first_byte(asked_range: str | None) -> int:
+    """Where "bytes=N-" starts; 0 without it."""
+    return int((asked_range or "bytes=0-").removeprefix("bytes=")[:-1])
+
+
+def part_of(file: Path, start: int) -> tuple[bytes, dict[str, str]]:
+    """A file from that byte on, and its headers."""
+    data = file.read_bytes()
+    headers = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": COMMIT}
+    if start:
+        headers["Content-Range"] = f"bytes {start}-{len(data) - 1}/{len(data)}"
+    return data[start:], headers
+
+
 @contextmanager
 def serve(repos: dict[str, Path], gated: set[str]) -> Iterator[tuple[str, list[str]]]:
-    """Serve folders as repositories; gives the endpoint and the list of the paths asked for."""
+    """Serve folders as repositories; gives the endpoint and the list of the paths asked for.
+
+    A part of a file (a request with a Range) is listed with where it starts.
+    """
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -37,9 +54,9 @@ def serve(repos: dict[str, Path], gated: set[str]) -> Iterator[tuple[str, list[s
             file = repos[repo] / path.partition(f"/resolve/{COMMIT}/")[2]
             if not file.is_file():
                 return self.reply(404, b"", {"X-Error-Code": "EntryNotFound"}, body)
-            data = file.read_bytes()
-            etag = {"ETag": f'"{hashlib.sha256(data).hexdigest()}"', "X-Repo-Commit": COMMIT}
-            return self.reply(200, data, etag, body)
+            start = first_byte(self.headers.get("range"))
+            asked[-1] += f" from {start}" if start else ""
+            return self.reply(206 if start else 200, *part_of(file, start), body)
 
         do_GET = do_HEAD = answer
 

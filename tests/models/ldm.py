@@ -63,6 +63,33 @@ def sdxl_file(unet: State, vae: State, first: State, second: State, layers: int)
     }
 
 
+def sd2_file(unet: State, vae: State, text_encoder: State, layers: int) -> State:
+    """A Stable Diffusion 2.x file, with the last layer of OpenCLIP that conditions nothing."""
+    text = open_clip(text_encoder)
+    last = 1 + max(int(m[1]) for name in text if (m := re.search(r"resblocks\.(\d+)\.", name)))
+    spare = {
+        re.sub(r"resblocks\.\d+", f"resblocks.{last}", name): torch.zeros_like(tensor)
+        for name, tensor in text.items()
+        if "resblocks.0." in name
+    }
+    width = text["ln_final.bias"].shape[0]
+    text |= {**spare, "text_projection": torch.zeros(width, width)}
+    return {
+        **prefixed("model.diffusion_model.", unet_to_ldm(unet, layers)),
+        **prefixed("first_stage_model.", vae_to_ldm(vae)),
+        **prefixed("cond_stage_model.model.", text),
+    }
+
+
+def refiner_file(unet: State, vae: State, second: State, layers: int) -> State:
+    """A file of the SDXL refiner."""
+    return {
+        **prefixed("model.diffusion_model.", unet_to_ldm(unet, layers)),
+        **prefixed("first_stage_model.", vae_to_ldm(vae)),
+        **prefixed("conditioner.embedders.0.model.", open_clip(second)),
+    }
+
+
 def prefixed(prefix: str, state: State) -> State:
     return {prefix + name: tensor for name, tensor in state.items()}
 
@@ -123,6 +150,10 @@ def vae_to_ldm(state: State) -> State:
 
 def open_clip(state: State) -> State:
     converted: State = {}
+    state = {
+        name if name.startswith("text_") else f"text_model.{name}": tensor
+        for name, tensor in state.items()
+    }
     for name, tensor in state.items():
         ldm = name
         for new, old in OPEN_CLIP.items():

@@ -106,7 +106,7 @@ def test_a_missing_model_and_an_unreachable_hub_say_what_to_do(hub: Hub) -> None
     assert "there is no such model on http" in hub.fetch("me/nothing")["error"]
     for answer in (hub.fetch("me/tiny", "offline"), hub.fetch("me/tiny", HF_HUB_OFFLINE="1")):
         assert "is not (or not wholly) in the hub's cache" in answer["error"]
-        assert "hf download me/tiny" in answer["error"]
+        assert "tintype models pull me/tiny" in answer["error"]
 
 
 def test_a_download_that_was_cut_short_is_not_taken_for_the_model(hub: Hub) -> None:

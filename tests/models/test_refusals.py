@@ -141,7 +141,8 @@ def test_a_broken_tokenizer_and_config_are_refused(folder: Path) -> None:
     ("part", "changes", "message"),
     [
         ("unet", {"cross_attention_dim": 99}, "cross_attention_dim is 99, but the text encoder gi"),
-        ("unet", {"in_channels": 9}, "found an inpainting model: its UNet takes 9 channels"),
+        ("unet", {"in_channels": 8}, "found InstructPix2Pix: its UNet takes 8 channels, its VAE"),
+        ("unet", {"class_embed_type": "projection"}, "found a UNet with class embeddings"),
         ("unet", {"addition_embed_type": "image"}, "found a UNet with addition_embed_type 'image'"),
         ("unet", {"addition_embed_type": "text_time"}, "text_encoder_2 is missing"),
     ],
@@ -154,24 +155,13 @@ def test_another_familys_config_is_refused(
         load(folder, device="cpu")
 
 
-def test_other_families_folders_are_named(folder: Path, sdxl_folder: Path, tmp_path: Path) -> None:
-    edit_json(folder / "unet" / "config.json", cross_attention_dim=1024, use_linear_projection=True)
-    edit_json(folder / "text_encoder" / "config.json", hidden_size=1024)
-    with pytest.raises(WeightsError, match=r"found Stable Diffusion 2.x; expected Stable Diff"):
-        load(folder, device="cpu")
-
-    refiner = Path(shutil.copytree(sdxl_folder, tmp_path / "refiner"))
-    shutil.rmtree(refiner / "text_encoder")
-    edit_json(refiner / "unet" / "config.json", cross_attention_dim=32)
-    with pytest.raises(WeightsError, match="found the SDXL refiner"):
-        load(refiner, device="cpu")
-
+def test_other_families_folders_are_named(tmp_path: Path) -> None:
     for name, title in (("FluxTransformer2DModel", "Flux"), ("SD3Transformer2DModel", "SD 3")):
         other = tmp_path / name
         (other / "transformer").mkdir(parents=True)
         (other / "model_index.json").write_text('{"_class_name": "SomePipeline"}')
         (other / "transformer" / "config.json").write_text(json.dumps({"_class_name": name}))
-        with pytest.raises(WeightsError, match=f"found {title}; expected Stable Diffusion 1.x or"):
+        with pytest.raises(WeightsError, match=f"found {title}; expected Stable Diffusion 1.x, "):
             load(other, device="cpu")
 
 
@@ -189,20 +179,6 @@ def test_other_families_folders_are_named(folder: Path, sdxl_folder: Path, tmp_p
         ("a Flux", {"model.diffusion_model.double_blocks.0.img_attn.qkv.weight": (16, 4)}),
         ("an SD 3", {"model.diffusion_model.joint_blocks.0.x_block.mlp.fc1.weight": (16, 4)}),
         (
-            "Stable Diffusion 2.x",
-            {
-                "model.diffusion_model.out.2.bias": (4,),
-                "cond_stage_model.model.ln_final.bias": (16,),
-            },
-        ),
-        (
-            "the SDXL refiner",
-            {
-                "model.diffusion_model.label_emb.0.0.weight": (4, 4),
-                "conditioner.embedders.0.model.ln_final.bias": (16,),
-            },
-        ),
-        (
             "a file of unknown kind .more, third, weights",
             dict.fromkeys(["more", "third", "weights"], (1, 1, 1, 1)),
         ),
@@ -213,7 +189,9 @@ def test_other_kinds_of_files_are_named(
 ) -> None:
     file = tmp_path / "sd15-model.safetensors"
     save_file({name: torch.zeros(shape) for name, shape in shapes.items()}, file)
-    with pytest.raises(WeightsError, match=f"found {found}.*; expected Stable Diffusion 1.x or"):
+    with pytest.raises(
+        WeightsError, match=f"found {found}.*(; expected Stable|, not a model: name its base)"
+    ):
         load(file, device="cpu")
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.models.ldm import State, sd_file, sdxl_file
+from tests.models.ldm import State, refiner_file, sd2_file, sd_file, sdxl_file
 from tintype.errors import WeightsError
 from tintype.models.assemble import empty_text_encoder, empty_unet, empty_vae
 from tintype.models.check import check_shapes
@@ -40,7 +40,16 @@ VAE: dict[str, Any] = {
     "layers_per_block": 2,
     "norm_num_groups": 32,
 }
-# The published configs of Stable Diffusion 1.5 and SDXL 1.0.
+CLIP_BIG_G: dict[str, Any] = {
+    **CLIP_L,
+    "hidden_size": 1280,
+    "intermediate_size": 5120,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 20,
+    "hidden_act": "gelu",
+    "projection_dim": 1280,
+}
+# The published configs of Stable Diffusion 1.5 and 2.1, of SDXL 1.0 and its refiner.
 PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
     "sd1": {
         "unet": {
@@ -78,23 +87,78 @@ PUBLISHED: dict[str, dict[str, dict[str, Any]]] = {
         },
         "vae": {**VAE, "sample_size": 1024, "scaling_factor": 0.13025},
         "text_encoder": CLIP_L,
-        "text_encoder_2": {
-            **CLIP_L,
-            "hidden_size": 1280,
-            "intermediate_size": 5120,
-            "num_hidden_layers": 32,
-            "num_attention_heads": 20,
-            "hidden_act": "gelu",
-            "projection_dim": 1280,
+        "text_encoder_2": CLIP_BIG_G,
+    },
+    "sd2": {
+        "unet": {
+            "sample_size": 96,
+            "in_channels": 4,
+            "out_channels": 4,
+            "attention_head_dim": [5, 10, 20, 20],
+            "block_out_channels": [320, 640, 1280, 1280],
+            "cross_attention_dim": 1024,
+            "down_block_types": ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"],
+            "up_block_types": ["UpBlock2D"] + ["CrossAttnUpBlock2D"] * 3,
+            "layers_per_block": 2,
+            "norm_num_groups": 32,
+            "use_linear_projection": True,
+            "upcast_attention": True,
         },
+        "vae": {**VAE, "sample_size": 768, "scaling_factor": 0.18215},
+        "text_encoder": {
+            **CLIP_L,
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 23,
+            "num_attention_heads": 16,
+            "hidden_act": "gelu",
+            "projection_dim": 1024,
+        },
+    },
+    "sdxl_refiner": {
+        "unet": {
+            "sample_size": 128,
+            "in_channels": 4,
+            "out_channels": 4,
+            "attention_head_dim": [6, 12, 24, 24],
+            "block_out_channels": [384, 768, 1536, 1536],
+            "cross_attention_dim": 1280,
+            "down_block_types": [
+                "DownBlock2D",
+                "CrossAttnDownBlock2D",
+                "CrossAttnDownBlock2D",
+                "DownBlock2D",
+            ],
+            "up_block_types": [
+                "UpBlock2D",
+                "CrossAttnUpBlock2D",
+                "CrossAttnUpBlock2D",
+                "UpBlock2D",
+            ],
+            "layers_per_block": 2,
+            "norm_num_groups": 32,
+            # published as 4, which is the same: the first level has no attention
+            "transformer_layers_per_block": [1, 4, 4, 4],
+            "use_linear_projection": True,
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 256,
+            "projection_class_embeddings_input_dim": 2560,
+        },
+        "vae": {**VAE, "sample_size": 1024, "scaling_factor": 0.13025},
+        "text_encoder_2": CLIP_BIG_G,
     },
 }
 
 
-def ldm_state(parts: dict[str, torch.nn.Module]) -> State:
+LDM_FILE = {"sd1": sd_file, "sd2": sd2_file, "sdxl": sdxl_file, "sdxl_refiner": refiner_file}
+
+
+def ldm_state(parts: dict[str, torch.nn.Module], family_name: str | None = None) -> State:
+    """The parts in the original layout; SD 1.x or SDXL if no family is named."""
+    family_name = family_name or ("sdxl" if "text_encoder_2" in parts else "sd1")
     states = [part.state_dict() for part in parts.values()]
     layers = int(parts["unet"].config.layers_per_block)
-    state = sdxl_file(*states, layers) if "text_encoder_2" in parts else sd_file(*states, layers)
+    state = LDM_FILE[family_name](*states, layers)
     return {name: tensor.contiguous() for name, tensor in state.items()}
 
 
@@ -164,7 +228,7 @@ def test_the_published_models_configs_follow_from_their_shapes(name: str) -> Non
         parts = {"unet": empty_unet(published["unet"]), "vae": empty_vae(published["vae"])}
         for folder, class_name in encoders.items():
             parts[folder] = empty_text_encoder(class_name, published[folder])
-    state = ldm_state(parts)
+    state = ldm_state(parts, name)
     shapes = {key: tuple(tensor.shape) for key, tensor in state.items()}
     path = Path("file.safetensors")
     assert recognise_keys(shapes, path) == name
@@ -178,7 +242,8 @@ def test_the_published_models_configs_follow_from_their_shapes(name: str) -> Non
             for key, tensor in module.state_dict().items()
         }
         check_shapes(wanted, bare, part=part, path=path)
-    assert configs["scheduler"]["prediction_type"] == "epsilon"
+    expected = "v_prediction" if name == "sd2" else "epsilon"
+    assert configs["scheduler"]["prediction_type"] == expected
 
 
 def test_the_vocabulary_is_clips() -> None:

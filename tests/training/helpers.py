@@ -1,18 +1,22 @@
 """Pictures, configs and data for the tests of training."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
 from tintype.models.model import Model
-from tintype.training.data.prepare import Preparation, Sources
+from tintype.training.data.prepare import Preparation
+from tintype.training.data.source import Pool, TrainData
+from tintype.training.data.sources import Sources
 from tintype.training.methods import method
 from tintype.training.resolve import resolve
 from tintype.training.run import fit
 from tintype.training.task import Task
-from tintype.types import Event, TrainConfig, TrainResult
+from tintype.types import Event, Note, TrainConfig, TrainResult
 from tintype.types.base import merged
 
 INSTANCE, CLASS = "a photo of sks dog", "a photo of a dog"
@@ -72,10 +76,53 @@ def make_task(root: Path, model: Model, **values: Any) -> Task:
     for part in model.parts.values():
         part.requires_grad_(False)
     preparation.draw_class_pictures(root / "cache")
-    trained = kind.prepare(model, config)
+    trained = kind.make_ready(model, config)
     task = Task(model, config, trained, preparation.cache())
+    if config.prior.source == "model":
+        task.employ_teacher(lambda done, total: None)
     task.parts.train()
     return task
+
+
+def prepared(root: Path, model: Model, **values: Any) -> tuple[TrainData, list[str]]:
+    """What a run would be trained on, and the notes that were told on the way."""
+    return prepared_for(root, model, make_config(root, model.card.path, **values))
+
+
+def prepared_for(root: Path, model: Model, given: TrainConfig) -> tuple[TrainData, list[str]]:
+    """`prepared` for a config."""
+    config = resolve(given, model)
+    events: list[Event] = []
+    preparation = Preparation(
+        model,
+        config,
+        method(config.method),
+        Sources.find(config, events.append),
+        on_event=events.append,
+        heed=lambda: None,
+    )
+    preparation.draw_class_pictures(root / "cache")
+    data = preparation.cache()
+    return data, [event.message for event in events if isinstance(event, Note)]
+
+
+def labelled(data: TrainData) -> TrainData:
+    """The same data with latents that say which picture they are of: all values of an instance
+    picture's are its number in its cache, of a class picture's 100 more, mirrored or not."""
+
+    def label(pool: Pool | None, first: float) -> Pool | None:
+        if pool is None:
+            return None
+        caches = []
+        for cache in pool.caches:
+            rows = torch.arange(len(cache)).view(-1, *(1,) * (cache.mean.ndim - 1)) + first
+            mean = rows.expand_as(cache.mean).float()
+            caches.append(replace(cache, mean=mean, std=torch.zeros_like(mean)))
+        return replace(pool, caches=tuple(caches))
+
+    instance = label(data.instance, 0.0)
+    assert instance is not None
+    return replace(data, instance=instance, prior=label(data.prior, 100.0))
 
 
 def losses_of(run: Path) -> list[float]:

@@ -1,5 +1,6 @@
 """Configs: overrides, completion, and the way to YAML and back."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from tintype.errors import ConfigError
 from tintype.models.load import load
 from tintype.training.config import apply_overrides, config_hash, dump_config, read_config
 from tintype.training.resolve import resolve
-from tintype.types import TrainConfig
+from tintype.types import DataConfig, PriorConfig, SubjectConfig, TrainConfig
 
 
 def test_overrides_are_read_as_yaml() -> None:
@@ -64,6 +65,8 @@ def test_bad_files(content: str, message: str, tmp_path: Path) -> None:
         ({"loss": {"min_snr": 5}}, "Did you mean loss.min_snr_gamma"),
         ({"subjects": [{"pictures": "y", "class_noun": "cat"}]}, "class_noun and pictures"),
         ({"steps": 0}, "steps 0"),
+        ({"data": {"bucket_stp": 8}}, "Did you mean data.bucket_step"),
+        ({"prior": {"source": "folder"}}, "prior.source 'folder': not one of the choices"),
         ({"precision": "16"}, "precision"),
     ],
 )
@@ -95,6 +98,15 @@ def test_completion_and_round_trip(sd_folder: Path, tmp_path: Path) -> None:
     assert set(read_config(path)) == set(TrainConfig.model_fields)
     with pytest.raises(ConfigError, match="not a multiple of 8"):
         resolve(config.replace(resolution=100), model)
+
+
+def test_settings_of_the_data_are_documented() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    for group, prefix in ((DataConfig, "data."), (PriorConfig, "prior."), (SubjectConfig, "")):
+        documented = re.findall(rf"^\| `{re.escape(prefix)}(\w+)` \|", text, re.MULTILINE)
+        if not prefix:  # two tables have bare names: captions' values, and the subject's keys
+            documented = [name for name in documented if name in group.model_fields]
+        assert set(documented) == set(group.model_fields)
 
 
 def test_the_hash_is_of_what_decides_the_weights(tmp_path: Path) -> None:

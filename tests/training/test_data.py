@@ -8,11 +8,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.training.helpers import noise_picture
-from tintype.errors import PictureError
+from tests.training.helpers import (
+    make_config,
+    make_pictures,
+    noise_picture,
+    prepared,
+    prepared_for,
+    run_fit,
+)
+from tintype.errors import ConfigError, PictureError
+from tintype.models.load import load
+from tintype.pictures import read_picture
 from tintype.training.data.crops import crops, load_crops
 from tintype.training.data.folder import find_pictures
-from tintype.training.data.pictures import read_picture
+from tintype.training.data.sources import Sources
 from tintype.types import Note
 
 RED, WHITE = (255, 0, 0), (255, 255, 255)
@@ -142,3 +151,94 @@ def test_a_single_line_of_pixels_is_a_picture(tmp_path: Path) -> None:
     noise_picture(0, (300, 1)).save(tmp_path / "line.png")
     [crop] = load_crops(tmp_path / "line.png", 32, count=1, seed=0)
     assert crop.pixels.shape == (3, 32, 32)
+
+
+def test_strangers_are_named_once_and_hidden_ones_never(sd_folder: Path, tmp_path: Path) -> None:
+    config = make_config(tmp_path, sd_folder)
+    for folder in ("pictures", "class"):
+        for name in (".DS_Store", "._0.png", "Thumbs.db", "desktop.ini"):
+            (tmp_path / folder / name).write_bytes(b"x")
+    _, notes = prepared_for(tmp_path, load(sd_folder, device="cpu"), config)
+    said = [note for note in notes if "Thumbs.db" in note]
+    assert [str(tmp_path / "pictures") in said[0], str(tmp_path / "class") in said[1]] == [True] * 2
+    assert len(said) == 2
+    assert all("desktop.ini" in note and ".DS_Store" not in note for note in said)
+
+
+def test_copies_and_tiny_pictures_are_pointed_out(sd_folder: Path, tmp_path: Path) -> None:
+    folder = make_pictures(tmp_path / "some", 2)
+    (folder / "copy.png").write_bytes((folder / "0.png").read_bytes())
+    noise_picture(9, (20, 20)).save(folder / "tiny.png")
+    _, notes = prepared(tmp_path, load(sd_folder, device="cpu"), pictures=folder)
+    assert any("several times" in note and "0.png, copy.png" in note for note in notes)
+    assert any("Far smaller than 64 px" in note and note.endswith("tiny.png") for note in notes)
+
+
+def test_folders_of_folders_are_explained(tmp_path: Path) -> None:
+    make_pictures(tmp_path / "photos" / "rex")
+    with pytest.raises(PictureError, match="folders inside are not looked into"):
+        find_pictures(tmp_path / "photos")
+
+
+def test_the_hash_of_the_data_covers_captions_and_masks(sd_folder: Path, tmp_path: Path) -> None:
+    folder = make_pictures(tmp_path / "some", 2)
+    config = make_config(tmp_path, sd_folder, pictures=folder, data={"masked_loss": True})
+    changes = {
+        "0_mask.png": lambda path: Image.new("L", (64, 64), 9).save(path),
+        "1_mask.png": lambda path: Image.new("L", (64, 64), 8).save(path),
+        "0.txt": lambda path: path.write_text("[V] here"),
+        "1.txt": lambda path: path.write_text("[V] there"),
+        "metadata.csv": lambda path: path.write_text("file_name,text\n0.png,a\n1.png,b\n"),
+        "1.png": lambda path: noise_picture(77).save(path),
+    }
+    seen = []
+    for name, change in changes.items():
+        change(folder / name)
+        if name != "0.txt":  # which alone leaves a picture without a caption
+            seen.append(Sources.find(config, None).content())
+            assert seen[-1] == Sources.find(config, None).content()
+    assert len(set(seen)) == len(seen) == 5
+
+
+def test_a_part_is_held_out_and_never_trained_on(sd_folder: Path, tmp_path: Path) -> None:
+    folder = make_pictures(tmp_path / "some", 5)
+    (folder / "copy.png").write_bytes((folder / "3.png").read_bytes())
+    config = make_config(tmp_path, sd_folder, pictures=folder, data={"validation": 0.4})
+    held = set()
+    for seed in range(6):
+        [files] = Sources.find(config.replace(seed=seed), None).subjects
+        names = ({p.path.name for p in files.pictures}, {p.path.name for p in files.held_out})
+        assert not names[0] & names[1]
+        assert len(names[0] | names[1]) == 6
+        assert {"3.png", "copy.png"} <= names[0] or {"3.png", "copy.png"} <= names[1]
+        held.add(frozenset(names[1]))
+    assert len(held) > 1
+    model = load(sd_folder, device="cpu")
+    data, _ = prepared_for(tmp_path, model, config)
+    assert len(data.instance) == 6 - len(Sources.find(config, None).subjects[0].held_out)
+    first, again = (list(data.validation_batches(seed=0)) for _ in range(2))
+    assert sum(float(batch.weights.sum()) for batch, _ in first) == pytest.approx(1)
+    assert all(where.step < 0 for _, where in first)
+    for (one, at), (other, then) in zip(first, again, strict=True):
+        assert at == then
+        assert (one.latents == other.latents).all()
+    alone = make_pictures(tmp_path / "one", 1)
+    with pytest.raises(ConfigError, match="leaves none of 1 pictures"):
+        Sources.find(config.replace(pictures=alone), None)
+
+
+def test_the_validation_loss_is_told_and_changes_nothing(sd_folder: Path, tmp_path: Path) -> None:
+    values = {"steps": 4, "checkpoint_every": 2, "data": {"validation": 0.3}}
+    result, events = run_fit(tmp_path, make_config(tmp_path, sd_folder, **values))
+    said = [str(event) for event in events if "Validation loss" in str(event)]
+    assert [f"at step {step}" in text for step, text in zip((2, 4), said, strict=True)] == [
+        True
+    ] * 2
+    rows = (tmp_path / "run" / "metrics.csv").read_text().splitlines()
+    column = rows[0].split(",").index("validation_loss")
+    cells = [row.split(",")[column] for row in rows[1:]]
+    assert [bool(cell) for cell in cells] == [False, True, False, True]
+    rarely = make_config(
+        tmp_path, sd_folder, **{**values, "checkpoint_every": 4, "out": tmp_path / "rarely"}
+    )
+    assert run_fit(tmp_path, rarely)[0].weights_sha256 == result.weights_sha256

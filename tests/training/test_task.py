@@ -133,7 +133,7 @@ def test_each_picture_goes_with_its_own_prompt_and_sizes(sdxl_folder: Path, tmp_
         [batch] = data.draw(where)
         assert batch.prompts.tolist() == [0, 0, 0, 1, 1, 1]
         assert batch.prior.tolist() == [False] * 3 + [True] * 3
-        caches = [data.instance] * 3 + [data.prior] * 3
+        caches = [*data.instance.caches] * 3 + [*data.prior.caches] * 3
         for latent, cache in zip(batch.latents, caches, strict=True):
             far = (latent - cache.mean).abs().amax(dim=(-1, -2, -3)) / cache.std.amax()
             assert far.min() < 6, "a latent of its own pictures"

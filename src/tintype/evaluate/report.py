@@ -18,7 +18,7 @@ from tintype.models.load import load
 from tintype.models.model import Model
 from tintype.training.config import read_config
 from tintype.training.data.folder import find_pictures
-from tintype.training.data.pictures import read_picture
+from tintype.pictures import read_picture
 from tintype.training.files import storage_errors, write_text
 from tintype.types import Event, Progress, SubjectConfig, TrainConfig
 

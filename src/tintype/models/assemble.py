@@ -100,7 +100,7 @@ def fill(
 
     Raises WeightsError for a tensor that is missing, of another shape, or not finite.
     """
-    state = _current_names(module, state)
+    state = current_names(module, state)
     expected = {name: tensor.shape for name, tensor in module.state_dict().items()}
     check_shapes(expected, state, part=part, path=path)
     placed = {}
@@ -112,7 +112,7 @@ def fill(
     return module.to(device).eval()
 
 
-def _current_names(module: torch.nn.Module, state: State) -> State:
+def current_names(module: torch.nn.Module, state: State) -> State:
     """Names of older files to those that the installed libraries use."""
     if isinstance(module, PreTrainedModel):
         return _current_text_names(module, state)

@@ -4,6 +4,7 @@ import math
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,10 +19,22 @@ def read_pickle(path: Path) -> State:
     Lightning's {"state_dict": ...} is unwrapped. Raises WeightsError for a file that holds
     anything but tensors, and for one that can't be read.
     """
+    loaded = unpickle(path)
+    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
+    if not isinstance(state, dict):
+        raise WeightsError("holds no tensors by name", field="weights", value=str(path))
+    return {str(k): v for k, v in state.items() if isinstance(v, torch.Tensor)}
+
+
+def unpickle(path: Path) -> Any:
+    """What a pickle of tensors and plain values holds, read with `weights_only=True` alone.
+
+    Raises WeightsError for a file that holds anything else, and for one that can't be read.
+    """
     if not path.stat().st_size:
         raise WeightsError("is empty (0 bytes)", field="weights", value=str(path))
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = str(error).replace("\n", " ").partition("Please file")[0]
         asked = reason.rpartition("Unsupported")[2] or reason
@@ -37,10 +50,6 @@ def read_pickle(path: Path) -> State:
             field="weights",
             value=str(path),
         ) from None
-    state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
-    if not isinstance(state, dict):
-        raise WeightsError("holds no tensors by name", field="weights", value=str(path))
-    return {str(k): v for k, v in state.items() if isinstance(v, torch.Tensor)}
 
 
 def check_shapes(

@@ -1,31 +1,25 @@
 """What a model is, told from headers and configs alone: no weights are read, torch isn't needed."""
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tintype.errors import ModelError
 from tintype.models.card import ModelCard, card_of_metadata, read_card, read_json
+from tintype.models.find import find
 from tintype.models.folder import read_folder, weights_files
 from tintype.models.headers import SAFE_SUFFIX, Header, read_header, refuse_pickle
-from tintype.models.hub import fetch
 from tintype.models.infer import infer_configs
-from tintype.models.locate import POCKET, locate
-from tintype.models.recognise import (
-    TEXT_SD1,
-    TEXT_XL_1,
-    TEXT_XL_2,
-    UNET,
-    VAE,
-    recognise_keys,
-)
+from tintype.models.inspect import FileDescription, inspect, size_text
+from tintype.models.locate import POCKET
+from tintype.models.personal_card import PersonalCard, base_of, personal_card
+from tintype.models.predicts import prediction_type
+from tintype.models.prefixes import UNET, VAE
+from tintype.models.presets import Preset
+from tintype.models.readme import read_readme, readme_of
+from tintype.models.recognise import recognise_keys
 from tintype.models.registry import family
 from tintype.pocket import concepts
-
-PREFIXES = {
-    "sd1": {"unet": UNET, "vae": VAE, "text_encoder": TEXT_SD1},
-    "sdxl": {"unet": UNET, "vae": VAE, "text_encoder": TEXT_XL_1, "text_encoder_2": TEXT_XL_2},
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +33,10 @@ class PartDescription:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelDescription:
-    """What `tintype models show` says; `native_size` is a side in pixels."""
+    """What `tintype models show` says; `native_size` is a side in pixels.
+
+    `base` and `adds` are those of a personal model: the model that it is put on, and what is.
+    """
 
     id: str
     family: str
@@ -52,6 +49,10 @@ class ModelDescription:
     concepts: tuple[str, ...] = ()
     licence: str | None = None
     card: str | None = None
+    extra_channels: int = 0
+    preset: Preset | None = None
+    base: str | None = None
+    adds: str | None = None
 
     @property
     def megabytes(self) -> float:
@@ -61,6 +62,23 @@ class ModelDescription:
     def parameters(self) -> int:
         return sum(part.parameters or 0 for part in self.parts)
 
+    def rows(self) -> dict[str, str]:
+        """What there is to say, by what it is about; what is empty needn't be shown."""
+        subject = f"[V] {self.class_noun} (identifier {self.identifier})"
+        rows = {
+            "model": self.id,
+            "family": self.family + (" for inpainting" if self.extra_channels else ""),
+            "files": str(self.path),
+            "native size": f"{self.native_size}x{self.native_size} px",
+            "prediction": self.prediction_type,
+            "subject": subject if self.class_noun else "",
+            "licence": self.licence or "",
+            "knows": ", ".join(self.concepts),
+            "in all": size_text(self.megabytes, self.parameters),
+        }
+        rows |= {part.name: size_text(part.megabytes, part.parameters) for part in self.parts}
+        return rows | (self.preset.rows() if self.preset else {})
+
 
 def describe(
     model: str | Path, *, allow_pickle: bool = False, cache_dir: Path | None = None
@@ -69,15 +87,56 @@ def describe(
 
     Raises the errors of `load`, but for those in the tensors' values.
     """
-    found = locate(model)
-    if found is None:
-        path = fetch(str(model), offline=True, cache_dir=cache_dir)
-        is_file = path.is_file()
+    found = find(model, offline=True, allow_pickle=allow_pickle, cache_dir=cache_dir)
+    own = None if found.is_file else personal_card(found.path)
+    if own is not None:
+        base = describe(base_of(own), allow_pickle=allow_pickle, cache_dir=cache_dir)
+        return _describe_personal(base, own, found.id)
+    if found.is_file:
+        told = _describe_file(found.path, found.id)
     else:
-        path, is_file = found.path, found.is_file
-    if is_file:
-        return _describe_file(path, str(model))
-    return _describe_folder(path, str(model), allow_pickle)
+        told = _describe_folder(found.path, found.id, allow_pickle)
+    if found.preset is None:
+        return told
+    return replace(told, preset=found.preset, licence=told.licence or found.preset.licence)
+
+
+def _describe_personal(
+    base: ModelDescription, own: PersonalCard, model_id: str
+) -> ModelDescription:
+    """The base model, and what the folder adds to it."""
+    card = read_card(own.folder, model_id)
+    parts = [
+        PartDescription(
+            name=file.name,
+            megabytes=file.stat().st_size / 1e6,
+            parameters=_parameters([file]),
+        )
+        for file in own.files
+    ]
+    return replace(
+        base,
+        id=model_id,
+        path=own.folder,
+        parts=(*base.parts, *parts),
+        identifier=card.identifier,
+        class_noun=card.class_noun,
+        base=own.base_model,
+        adds=own.adds,
+    )
+
+
+def describe_any(
+    model: str | Path, *, allow_pickle: bool = False, cache_dir: Path | None = None
+) -> ModelDescription | FileDescription:
+    """`describe`, or what any other safetensors file holds: an adapter, an embedding, a part."""
+    path = Path(model).expanduser()
+    if path.suffix.lower() == SAFE_SUFFIX and path.is_file():
+        try:
+            recognise_keys(read_header(path).shapes, path)
+        except ModelError:
+            return inspect(path)
+    return describe(model, allow_pickle=allow_pickle, cache_dir=cache_dir)
 
 
 def _describe_folder(path: Path, model_id: str, allow_pickle: bool) -> ModelDescription:
@@ -92,9 +151,7 @@ def _describe_folder(path: Path, model_id: str, allow_pickle: bool) -> ModelDesc
                 parameters=_parameters(files),
             )
         )
-    # pocket's card covers its image encoder too, so it lies above the weights
-    readme = path.parent / "MODEL_CARD.md" if model_id == POCKET else path / "README.md"
-    licence, text = _readme(readme)
+    licence, text = read_readme(readme_of(path))
     return _description(
         row=folder.family.name,
         path=path,
@@ -110,7 +167,9 @@ def _describe_file(path: Path, model_id: str) -> ModelDescription:
     refuse_pickle(path, allowed=False)
     header = read_header(path)
     row = recognise_keys(header.shapes, path)
-    parts = [_part_of_file(header, name, prefix) for name, prefix in PREFIXES[row].items()]
+    texts = {spec.folder: spec.prefix for spec in family(row).text_encoders}
+    prefixes = {"unet": UNET, "vae": VAE, **texts}
+    parts = [_part_of_file(header, name, prefix) for name, prefix in prefixes.items()]
     return _description(
         row=row,
         path=path,
@@ -140,7 +199,9 @@ def _description(
         path=path,
         parts=tuple(parts),
         native_size=int(side) * factor if side else family(row).native_size,
-        prediction_type=configs["scheduler"].get("prediction_type", "epsilon"),
+        prediction_type=prediction_type(configs["scheduler"]),
+        extra_channels=configs["unet"].get("in_channels", 4)
+        - configs["unet"].get("out_channels", 4),
         identifier=card.identifier,
         class_noun=card.class_noun,
         concepts=_concepts(concepts() if card.id == POCKET else path / "concepts.json"),
@@ -169,15 +230,3 @@ def _concepts(file: Path) -> tuple[str, ...]:
     """The names in a model's list of what it knows, where it has one."""
     listed = (read_json(file) or {}).get("concepts", [])
     return tuple(str(concept["name"]) for concept in listed)
-
-
-def _readme(readme: Path) -> tuple[str | None, str | None]:
-    """The licence that a model's card states in its front matter, and the card's text."""
-    if not readme.is_file():
-        return None, None
-    text = readme.read_text(encoding="utf-8", errors="replace")
-    front, body = "", text
-    if text.startswith("---\n"):
-        front, _, body = text[4:].partition("\n---")
-    stated = re.search(r"^license:\s*(.+)$", front, flags=re.MULTILINE)
-    return (stated[1].strip() if stated else None), body.strip() or None

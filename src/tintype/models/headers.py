@@ -105,7 +105,8 @@ def _refuse_other_formats(path: Path, size: int, start: bytes) -> None:
             "Fetch them with: git lfs pull",
             value=str(path),
         )
-    if start.startswith(PICKLE_STARTS):
+    # the length of a safetensors header may look like a pickle's start; what follows it doesn't
+    if start.startswith(PICKLE_STARTS) and start[8:9] != b"{":
         raise WeightsError(
             f"holds a pickle although it is named {path.suffix}; a pickle can run code when it is "
             "read. Look for weights in .safetensors",

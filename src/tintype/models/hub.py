@@ -4,8 +4,7 @@ The configs come first, so that a model of another family, or one in pickles, is
 gigabytes are downloaded. `HF_HOME`, `HF_TOKEN`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` are honoured.
 """
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,26 +19,30 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
-from huggingface_hub.utils import tqdm
 
 from tintype.errors import ModelError, StorageError, WeightsError
 from tintype.models.card import SIDECAR
+from tintype.models.download import LIBRARY, OnEvent, download, event_bar
 from tintype.models.folder import read_folder, weights_files
 from tintype.models.headers import PICKLE_SUFFIXES, SAFE_SUFFIX, refuse_pickle
 from tintype.models.recognise import missing_part
-from tintype.types import Event, Progress
-from tintype.version import __version__
 
-OnEvent = Callable[[Event], None] | None
-SMALL_FILES = ["model_index.json", SIDECAR, "*/config.json", "scheduler/*", "tokenizer*/*"]
-SECONDS_BETWEEN_EVENTS = 0.2
-LIBRARY = {"library_name": "tintype", "library_version": __version__}
+SMALL_FILES = [
+    "model_index.json",
+    "README.md",
+    SIDECAR,
+    "*/config.json",
+    "scheduler/*",
+    "tokenizer*/*",
+]
 WEIGHT_STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 
 
 def fetch(
     repo: str,
     *,
+    file: str | None = None,
+    variant: str | None = None,
     offline: bool = False,
     cache_dir: Path | None = None,
     allow_pickle: bool = False,
@@ -47,13 +50,17 @@ def fetch(
 ) -> Path:
     """The folder (or single file) of `owner/name`, downloaded where the cache lacks it.
 
+    `file` takes one file at its root; `variant` ("fp16") prefers the weights of that variant
+    where they lack in the cache. A download that was cut off goes on where it stopped.
     Raises ModelError for a model that doesn't exist, is gated, or can't be reached and isn't in
     the cache, each with what to type; WeightsError for one that could not be loaded anyway.
     """
+    if file is not None:
+        return fetch_file(repo, file, offline=offline, cache_dir=cache_dir, on_event=on_event)
     common: dict[str, Any] = {
         "cache_dir": cache_dir,
         "local_files_only": offline,
-        "tqdm_class": _bar(repo, on_event),
+        "tqdm_class": event_bar(repo, on_event),
         **LIBRARY,
     }
     with _errors(repo):
@@ -67,10 +74,42 @@ def fetch(
         chosen = [_single_file(repo, listed, Path()).name]
     else:
         parts = read_folder(folder).parts
-        chosen = [name for part in parts for name in _weights(part, listed, repo, allow_pickle)]
+        infixes = ("", ".fp16") if variant is None else (f".{variant}", "")
+        chosen = [
+            name for part in parts for name in _weights(part, listed, infixes, repo, allow_pickle)
+        ]
     with _errors(repo):
+        download(repo, chosen, folder, on_event=on_event)
         snapshot_download(repo, revision=revision, allow_patterns=chosen, **common)
     return folder if diffusers_layout else folder / chosen[0]
+
+
+def fetch_file(
+    repo: str,
+    file: str,
+    *,
+    offline: bool = False,
+    cache_dir: Path | None = None,
+    on_event: OnEvent = None,
+) -> Path:
+    """One file of `owner/name`, downloaded where the cache lacks it; raises as `fetch` does."""
+    common: dict[str, Any] = {
+        "cache_dir": cache_dir,
+        "local_files_only": offline,
+        "tqdm_class": event_bar(repo, on_event),
+        **LIBRARY,
+    }
+    with _errors(repo):
+        folder = Path(snapshot_download(repo, allow_patterns=["*.md"], **common))
+        listed = None if offline else _listing(repo, folder.name)
+        if listed is not None and file in listed:
+            download(repo, [file], folder, on_event=on_event)
+            snapshot_download(repo, revision=folder.name, allow_patterns=[file], **common)
+    if (folder / file).is_file():
+        return folder / file
+    if listed is None:
+        raise _not_cached(repo)
+    raise ModelError(f"has no file {file}", field="model", value=repo)
 
 
 def _cached(repo: str, folder: Path) -> Path:
@@ -99,14 +138,17 @@ def _listing(repo: str, revision: str) -> list[str] | None:
     return [sibling.rfilename for sibling in info.siblings or []]
 
 
-def _weights(part: str, listed: list[str], repo: str, allow_pickle: bool) -> list[str]:
-    """A part's files: plain before fp16, safetensors before pickles; all shards and their index.
+def _weights(
+    part: str, listed: list[str], infixes: tuple[str, ...], repo: str, allow_pickle: bool
+) -> list[str]:
+    """A part's files: the first infix before others, safetensors before pickles; all shards and
+    their index.
 
     Raises WeightsError if there are none but pickles, and those aren't allowed.
     """
     names = [name for name in listed if name.startswith(f"{part}/")]
     for suffix in (SAFE_SUFFIX, *PICKLE_SUFFIXES):
-        for infix in ("", ".fp16"):
+        for infix in infixes:
             chosen = [
                 name
                 for name in names
@@ -148,7 +190,7 @@ def _not_cached(repo: str) -> ModelError:
     return ModelError(
         "is not (or not wholly) in the hub's cache, and the hub can't be reached or offline mode "
         "is on. Connect once without --offline and HF_HUB_OFFLINE, or download it with: "
-        f"hf download {repo}",
+        f"tintype models pull {repo}",
         field="model",
         value=repo,
     )
@@ -183,26 +225,3 @@ def _errors(repo: str) -> Iterator[None]:
         raise error(f"the hub can't be reached: {problem or type(problem).__name__}") from None
     except OSError as problem:
         raise StorageError(f"can't store {repo} in the hub's cache: {problem}") from None
-
-
-def _bar(repo: str, on_event: OnEvent) -> type:
-    """A progress bar class for the hub that prints nothing and reports bytes as events."""
-    state = {"at": 0.0}
-
-    class EventBar(tqdm):
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            self.in_bytes = kwargs.get("unit") == "B"
-            super().__init__(*args, **{**kwargs, "disable": True})
-
-        def update(self, n: float | None = 1) -> None:
-            self.n += n or 0
-            now = time.monotonic()
-            done = bool(self.total) and self.n >= self.total
-            if not (self.in_bytes and on_event and self.n):
-                return
-            if done or now - state["at"] >= SECONDS_BETWEEN_EVENTS:
-                state["at"] = now
-                total = int(self.total) if self.total else None
-                on_event(Progress(phase="download", step=int(self.n), total=total, message=repo))
-
-    return EventBar

@@ -7,12 +7,15 @@ import torch
 from transformers import CLIPTokenizer
 
 from tintype.errors import InputError, WeightsError
+from tintype.models.adapters.apply import merge
+from tintype.models.adapters.read import read_adapter
 from tintype.models.assemble import empty_text_encoder, empty_unet, empty_vae, fill, read_state
 from tintype.models.card import read_card
+from tintype.models.find import Found, find
 from tintype.models.folder import Folder, read_folder, weights_files
-from tintype.models.hub import fetch
-from tintype.models.locate import Location, locate
 from tintype.models.model import Model
+from tintype.models.personal import put_on
+from tintype.models.personal_card import base_of, personal_card
 from tintype.models.quiet import quiet
 from tintype.models.single_file import load_single_file
 from tintype.runtime.device import resolve_device
@@ -31,31 +34,40 @@ def load(
     cache_dir: Path | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Model:
-    """Load `pocket`, a diffusers folder, a run folder, a single file, or a hub id.
+    """Load `pocket`, a preset, a diffusers folder, a run folder, a single file, or a hub id.
 
     `dtype` is "fp32", "fp16", "bf16" or torch's; None is fp32 on the CPU and on mps, bf16 on a
     GPU that has it, else fp16. `offline` and `cache_dir` (the hub's own cache by default) matter
-    to hub ids alone: nothing else touches the network. Weights in pickle are read only with
-    `allow_pickle`, and then nothing in them is run.
+    to presets and hub ids alone: nothing else touches the network. Weights in pickle are read
+    only with `allow_pickle`, and then nothing in them is run.
 
     Raises ModelError for a name that means no model here, WeightsError (a ModelError) for files
     that are damaged, unsafe or of another family, InputError for a device or dtype.
     """
     target = resolve_device(device)
     kind = resolve_dtype(dtype, target)
-    found = locate(model)
-    if found is None:
-        path = fetch(
-            str(model),
+    found = find(
+        model,
+        allow_pickle=allow_pickle,
+        offline=offline,
+        cache_dir=cache_dir,
+        on_event=on_event,
+    )
+    own = None if found.is_file else personal_card(found.path)
+    if own is not None:
+        base = load(
+            base_of(own),
+            device=target,
+            dtype=kind,
+            allow_pickle=allow_pickle,
             offline=offline,
             cache_dir=cache_dir,
-            allow_pickle=allow_pickle,
             on_event=on_event,
         )
-        found = Location(id=str(model), path=path, is_file=path.is_file())
+        return put_on(base, own, found.id)
     with quiet():
         if found.is_file:
-            return load_single_file(
+            loaded = load_single_file(
                 found.path,
                 found.id,
                 device=target,
@@ -63,7 +75,21 @@ def load(
                 allow_pickle=allow_pickle,
                 on_event=on_event,
             )
-        return _load_folder(read_folder(found.path), found.id, target, kind, allow_pickle, on_event)
+        else:
+            folder = read_folder(found.path)
+            loaded = _load_folder(folder, found.id, target, kind, allow_pickle, on_event)
+        if found.preset is not None:
+            _complete(loaded, found)
+    return loaded
+
+
+def _complete(model: Model, found: Found) -> None:
+    """What a preset adds to its files: an adapter, merged, and defaults of its own."""
+    row = found.preset
+    assert row is not None, "asked for a preset alone"
+    if row.adapter is not None and found.adapter is not None:
+        merge(model, [(read_adapter(found.adapter, model), row.adapter.weight)])
+    model.card = model.card.with_preset(row)
 
 
 def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype:
@@ -111,14 +137,15 @@ def _load_folder(
         vae=modules["vae"],
         text_encoders=tuple(modules[name] for name in encoders),
         tokenizers=tuple(
-            _tokenizer(folder.path / spec.tokenizer) for spec in folder.family.text_encoders
+            read_tokenizer(folder.path / spec.tokenizer) for spec in folder.family.text_encoders
         ),
         scheduler_config=folder.configs["scheduler"],
         extra_config=folder.index,
     )
 
 
-def _tokenizer(folder: Path) -> CLIPTokenizer:
+def read_tokenizer(folder: Path) -> CLIPTokenizer:
+    """The tokenizer in a folder; raises WeightsError for one that isn't CLIP's kind."""
     try:
         return CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:

@@ -6,12 +6,21 @@ from pathlib import Path
 
 from tintype.errors import ModelError, WeightsError, nearest
 from tintype.models.headers import PICKLE_SUFFIXES, SAFE_SUFFIX, read_header
-from tintype.models.recognise import Shapes, recognise_keys
+from tintype.models.personal_card import personal_card
+from tintype.models.presets import PRESETS, preset
+from tintype.models.recognise import Shapes, adapter_alone, recognise_keys
 from tintype.pocket import weights_dir
 
 POCKET = "pocket"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-CHOICES = (POCKET, "a diffusers folder", "a run folder", "a .safetensors file", "owner/name")
+CHOICES = (
+    POCKET,
+    "a preset (tintype models list)",
+    "a diffusers folder",
+    "a run folder",
+    "a .safetensors file",
+    "owner/name",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,7 +33,7 @@ class Location:
 
 
 def locate(model: str | Path) -> Location | None:
-    """The local files that `model` names, or None if it can only be a hub id.
+    """The local files that `model` names, or None if it can only be a preset or a hub id.
 
     Raises ModelError for a name that is nothing at all, and for a folder that is no model.
     """
@@ -36,9 +45,18 @@ def locate(model: str | Path) -> Location | None:
         return Location(id=text, path=_folder(path))
     if path.is_file():
         return Location(id=text, path=path, is_file=True)
-    if isinstance(model, str) and looks_like_hub_id(text):
+    if isinstance(model, str) and (preset(text) or looks_like_hub_id(text)):
         return None
     raise unknown(text)
+
+
+def place_of(source: str | Path) -> Path | None:
+    """The file or folder that `source` names, of a run its result; None for a model's name."""
+    path = Path(source).expanduser()
+    if not path.exists():
+        return None
+    run = path / "model"
+    return run if run.is_dir() and not (path / "unet").is_dir() else path
 
 
 def looks_like_hub_id(text: str) -> bool:
@@ -57,7 +75,7 @@ def unknown(text: str) -> ModelError:
     siblings = []
     if path.parent.is_dir():
         siblings = [str(path.parent / entry.name) for entry in path.parent.iterdir()]
-    near = nearest(text, [POCKET, *siblings])
+    near = nearest(text, [POCKET, *PRESETS, *siblings])
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     return ModelError(
         f"there is no such model: it isn't {POCKET!r}, and no file or folder lies at "
@@ -69,8 +87,12 @@ def unknown(text: str) -> ModelError:
 
 def _folder(path: Path) -> Path:
     """The diffusers folder in, or at, `path`."""
+    if any(path.glob("*/adapter_config.json")):
+        raise adapter_alone("peft's folders", path)
     for folder in (path, path / "model"):
         if (folder / "model_index.json").is_file() or (folder / "unet").is_dir():
+            return folder
+        if personal_card(folder) is not None:
             return folder
     if (path / "config.yaml").is_file() or (path / "checkpoints").is_dir():
         raise ModelError(

@@ -9,6 +9,7 @@ from transformers import CLIPTokenizer, PreTrainedModel
 
 from tintype.models.card import ModelCard
 from tintype.models.family import Family
+from tintype.models.predicts import prediction_type
 
 __all__ = ["Model", "ModelCard"]
 
@@ -33,6 +34,23 @@ class Model:
     @property
     def dtype(self) -> torch.dtype:
         return self.unet.dtype
+
+    @property
+    def prediction_type(self) -> str:
+        """What the UNet predicts: "epsilon", "v_prediction", "sample", or "edm" for a model in
+        EDM's parametrisation (`models.predicts.edm_coefficients`)."""
+        return prediction_type(self.scheduler_config)
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a latent, which is also how many the UNet gives."""
+        return int(self.unet.config.out_channels)
+
+    @property
+    def extra_channels(self) -> int:
+        """Channels that the UNet takes beside the noisy latents: for inpainting 1 of a mask (1
+        where it draws) and then `latent_channels` of the masked picture; 0 for other models."""
+        return int(self.unet.config.in_channels) - self.latent_channels
 
     @property
     def latent_factor(self) -> int:

@@ -5,29 +5,26 @@ from pathlib import Path
 from typing import Any
 
 from tintype.errors import ModelError, WeightsError
+from tintype.models.prefixes import TEXT_REFINER, TEXT_SD2, UNET, VAE
+from tintype.models.registry import family
 
 Shapes = Mapping[str, tuple[int, ...]]
-UNET = "model.diffusion_model."
-VAE = "first_stage_model."
-TEXT_SD1 = "cond_stage_model.transformer."
-TEXT_SD2 = "cond_stage_model.model."
-TEXT_XL_1 = "conditioner.embedders.0.transformer."
-TEXT_XL_2 = "conditioner.embedders.1.model."
-TEXT_REFINER = "conditioner.embedders.0.model."
-EXPECTED = "expected Stable Diffusion 1.x or SDXL"
-SD2_WIDTH = 1024
+EXPECTED = "expected Stable Diffusion 1.x, 2.x or SDXL"
+SD1_WIDTH = 768
+EMBEDDING = "a textual inversion embedding"
 
 # The first row of which any part occurs in the keys says what the file is.
 OTHER_KINDS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a LoRA", ("lora_unet_", "lora_te", ".lora_A.", ".lora_B.", "lora_down.", ".lora.up.")),
-    ("a LoHa, LoKr or similar adapter", ("hada_w1", "lokr_w1", "oft_blocks")),
-    ("a textual inversion embedding", ("string_to_param", "emb_params", "<")),
+    ("a LoHa, LoKr or similar adapter", ("hada_w1", "lokr_w1", "oft_blocks", ".oft_R.")),
+    (EMBEDDING, ("string_to_param", "emb_params", "<")),
     ("an IP-Adapter", ("ip_adapter.", "image_proj.")),
     ("a ControlNet", ("control_model.", "controlnet_cond_embedding.", "controlnet_down_blocks.")),
     ("a motion module", ("motion_modules.",)),
     ("a Flux model", ("double_blocks.", "single_transformer_blocks.")),
     ("an SD 3 model", ("joint_blocks.", "context_embedder.")),
 )
+ADAPTERS = {kind for kind, _ in OTHER_KINDS[:2]}
 BARE_PARTS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("a bare VAE", ("encoder.down_blocks.", "decoder.up_blocks.", "decoder.up.", "encoder.down.")),
     ("a bare UNet", ("mid_block.", "input_blocks.", "down_blocks.")),
@@ -42,10 +39,8 @@ OTHER_CLASSES = {
     "Kandinsky": "Kandinsky",
     "StableCascade": "Stable Cascade",
     "StableDiffusionInstructPix2Pix": "InstructPix2Pix",
-    "StableDiffusionXLImg2Img": "the SDXL refiner",
 }
 INPUT_CHANNELS = {
-    9: "an inpainting model",
     8: "InstructPix2Pix",
     7: "an upscaler",
     5: "a depth model",
@@ -69,15 +64,15 @@ def recognise_configs(configs: Mapping[str, dict[str, Any] | None], path: Path) 
     added = unet.get("addition_embed_type")
     if added not in (None, "text_time"):
         raise other_family(f"a UNet with addition_embed_type {added!r}", path)
+    if unet.get("class_embed_type") or unet.get("num_class_embeds"):
+        raise other_family("a UNet with class embeddings (an unCLIP model or an upscaler)", path)
     if added == "text_time":
         return _recognise_xl(width, first, second, path)
     if first is None:
         raise missing_part("text_encoder", path)
     if width != first:
         raise _misfit(width, f"the text encoder gives {first}", path)
-    if width == SD2_WIDTH and unet.get("use_linear_projection"):
-        raise other_family("Stable Diffusion 2.x", path)
-    return "sd1"
+    return "sd2" if unet.get("use_linear_projection") and width != SD1_WIDTH else "sd1"
 
 
 def recognise_keys(shapes: Shapes, path: Path) -> str:
@@ -87,25 +82,43 @@ def recognise_keys(shapes: Shapes, path: Path) -> str:
     """
     kind = _other_kind(shapes)
     if kind:
-        raise other_family(kind, path)
+        raise adapter_alone(kind, path) if kind in ADAPTERS else other_family(kind, path)
     if not _has(shapes, UNET):
         raise _not_a_checkpoint(shapes, path)
-    families = {TEXT_REFINER: "the SDXL refiner", TEXT_SD2: "Stable Diffusion 2.x"}
-    for prefix, title in families.items():
-        if _has(shapes, prefix):
-            raise other_family(title, path)
-    added = f"{UNET}label_emb.0.0.weight" in shapes
-    texts = [TEXT_XL_1, TEXT_XL_2] if added else [TEXT_SD1]
+    name = _family_of_keys(shapes)
+    texts = [spec.prefix for spec in family(name).text_encoders]
     absent = [prefix for prefix in [VAE, *texts] if not _has(shapes, prefix)]
     if len(absent) == 1 + len(texts):
         raise other_family("a bare UNet", path)
     if absent:
-        names = {VAE: "vae", TEXT_XL_2: "text_encoder_2"}
-        raise missing_part(names.get(absent[0], "text_encoder"), path, f"tensors {absent[0]}*")
+        folders = {spec.prefix: spec.folder for spec in family(name).text_encoders}
+        raise missing_part(folders.get(absent[0], "vae"), path, f"tensors {absent[0]}*")
     channels = shapes.get(f"{UNET}input_blocks.0.0.weight", (0, 0))[1]
     latent = shapes.get(f"{VAE}decoder.conv_in.weight", (0, 0))[1]
     _check_channels({"in_channels": channels}, {"latent_channels": latent}, path)
-    return "sdxl" if added else "sd1"
+    return name
+
+
+def kind_of_keys(shapes: Shapes) -> str:
+    """What a weights file is, as far as the names of its tensors tell; never an error."""
+    kind = _other_kind(shapes)
+    if kind:
+        return kind
+    if _has(shapes, UNET):
+        row = family(_family_of_keys(shapes))
+        prefixes = [VAE, *(spec.prefix for spec in row.text_encoders)]
+        whole = all(_has(shapes, prefix) for prefix in prefixes)
+        return row.title if whole else f"{row.title}, not whole"
+    if _is_embedding(shapes):
+        return EMBEDDING
+    return _first_kind(BARE_PARTS, shapes) or "a file of unknown kind"
+
+
+def _family_of_keys(shapes: Shapes) -> str:
+    added = f"{UNET}label_emb.0.0.weight" in shapes
+    if added:
+        return "sdxl_refiner" if _has(shapes, TEXT_REFINER) else "sdxl"
+    return "sd2" if _has(shapes, TEXT_SD2) else "sd1"
 
 
 def describe_folder_class(name: str) -> str | None:
@@ -117,6 +130,16 @@ def other_family(found: str, path: Path) -> WeightsError:
     return WeightsError(f"found {found}; {EXPECTED}", field="model", value=str(path))
 
 
+def adapter_alone(kind: str, path: Path) -> WeightsError:
+    """The error for an adapter that is given as a model, with what to type."""
+    return WeightsError(
+        f"found {kind}, an adapter, not a model: name its base, such as "
+        f"tintype generate --model BASE --adapter {path}",
+        field="model",
+        value=str(path),
+    )
+
+
 def missing_part(part: str, path: Path, expected: str | None = None) -> WeightsError:
     """The error for a part that a model can't do without."""
     wanted = expected or f"{path / part}"
@@ -125,7 +148,7 @@ def missing_part(part: str, path: Path, expected: str | None = None) -> WeightsE
 
 def _recognise_xl(width: Any, first: int | None, second: int | None, path: Path) -> str:
     if first is None and second is not None and second == width:
-        raise other_family("the SDXL refiner", path)
+        return "sdxl_refiner"
     if first is None or second is None:
         raise missing_part("text_encoder" if first is None else "text_encoder_2", path)
     if width != first + second:
@@ -134,15 +157,16 @@ def _recognise_xl(width: Any, first: int | None, second: int | None, path: Path)
 
 
 def _check_channels(unet: Mapping[str, Any], vae: Mapping[str, Any], path: Path) -> None:
+    """The UNet takes latents, or latents with a mask and a masked picture's latents."""
     taken, latent = unet.get("in_channels", 4), vae.get("latent_channels", 4)
-    if taken == latent:
+    if taken in (latent, 2 * latent + 1):
         return
     kind = (
         INPUT_CHANNELS.get(taken, "another kind of model") if latent == 4 else "parts of two models"
     )
     raise WeightsError(
         f"found {kind}: its UNet takes {taken} channels, its VAE's latents have {latent}; "
-        f"{EXPECTED} for text to image",
+        f"{EXPECTED} for text to image or inpainting",
         field="model",
         value=str(path),
     )
@@ -166,13 +190,17 @@ def _misfit(width: Any, given: str, path: Path) -> WeightsError:
 
 
 def _not_a_checkpoint(shapes: Shapes, path: Path) -> ModelError:
-    if 0 < len(shapes) <= 4 and all(len(shape) <= 2 for shape in shapes.values()):
-        return other_family("a textual inversion embedding", path)
+    if _is_embedding(shapes):
+        return other_family(EMBEDDING, path)
     bare = _first_kind(BARE_PARTS, shapes)
     if bare:
         return other_family(f"{bare}, one part of a model", path)
     some = ", ".join(list(shapes)[:3]) or "no tensors"
     return other_family(f"a file of unknown kind ({some})", path)
+
+
+def _is_embedding(shapes: Shapes) -> bool:
+    return 0 < len(shapes) <= 4 and all(len(shape) <= 2 for shape in shapes.values())
 
 
 def _other_kind(keys: Iterable[str]) -> str | None:

@@ -7,7 +7,9 @@ from tintype.models.family import Family
 
 FAMILIES = {
     "sd1": "tintype.models.sd:SD1",
+    "sd2": "tintype.models.sd2:SD2",
     "sdxl": "tintype.models.sdxl:SDXL",
+    "sdxl_refiner": "tintype.models.refiner:REFINER",
 }
 
 

@@ -1,6 +1,7 @@
 """The schedulers by their usual names; importing this loads no torch."""
 
-from tintype.schedulers.names import canonical, names, row
+from tintype.schedulers.names import all_names, canonical, names, row
+from tintype.schedulers.schedules import SCHEDULES, Schedule
 from tintype.schedulers.table import ROWS, Row
 
-__all__ = ["ROWS", "Row", "canonical", "names", "row"]
+__all__ = ["ROWS", "SCHEDULES", "Row", "Schedule", "all_names", "canonical", "names", "row"]

@@ -5,9 +5,12 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any
 
+import numpy as np
 import torch
 
 from tintype.errors import InputError
+from tintype.schedulers.aligned import aligned_timesteps
+from tintype.schedulers.edm import edm_class, is_edm
 from tintype.schedulers.names import row
 from tintype.schedulers.table import Row
 
@@ -17,13 +20,17 @@ BROWNIAN_DIGITS = 6
 def make(name: str, model_scheduler_config: Mapping[str, Any]) -> Any:
     """A new scheduler with the model's own betas, prediction type and spacing.
 
-    Equals diffusers' `from_config(model_scheduler_config, **row.config)`. Raises InputError for
-    an unknown name.
+    Equals diffusers' `from_config(model_scheduler_config, **row.config)`, of the row's EDM class
+    where the model is one of EDM's. Raises InputError for an unknown name, and for one that can't
+    draw with an EDM model.
     """
     entry = row(name)
-    scheduler_class = getattr(import_module("diffusers"), entry.class_name)
+    class_name, own = entry.class_name, entry.config
+    if is_edm(model_scheduler_config):
+        class_name, own = edm_class(entry).class_name, edm_class(entry).config
+    scheduler_class = getattr(import_module("diffusers"), class_name)
     accepted = inspect.signature(scheduler_class.__init__).parameters
-    config = {**model_scheduler_config, **entry.config}
+    config = {**model_scheduler_config, **own}
     return scheduler_class(**{key: value for key, value in config.items() if key in accepted})
 
 
@@ -32,15 +39,25 @@ def start(
     model_scheduler_config: Mapping[str, Any],
     steps: int,
     device: torch.device | str = "cpu",
+    *,
+    aligned: str = "StableDiffusion",
 ) -> Any:
-    """A new scheduler with its timesteps set; raises InputError for steps it can't do."""
+    """A new scheduler with its timesteps set; raises InputError for steps it can't do.
+
+    `aligned` names the table of the family for "Align Your Steps".
+    """
     entry = row(name)
     scheduler = make(name, model_scheduler_config)
     most = min(entry.max_steps or steps, scheduler.config.num_train_timesteps)
     if steps > most:
         raise InputError(f"{entry.title} takes at most {most} steps", field="steps", value=steps)
     try:
-        scheduler.set_timesteps(steps, device=device)
+        if entry.aligned:
+            levels = ((1 - scheduler.alphas_cumprod) / scheduler.alphas_cumprod).sqrt()
+            timesteps = aligned_timesteps(aligned, steps, np.asarray(levels))
+            scheduler.set_timesteps(timesteps=timesteps, device=device)
+        else:
+            scheduler.set_timesteps(steps, device=device)
     except (ValueError, IndexError) as error:
         raise InputError(
             f"{entry.title} can't do that many: {error}", field="steps", value=steps
@@ -48,10 +65,22 @@ def start(
     return scheduler
 
 
-def step_arguments(entry: Row, generators: Sequence[torch.Generator], eta: float) -> dict[str, Any]:
-    """What this scheduler's `step` takes beside the prediction, one generator a picture."""
-    given = {"generator": list(generators), "eta": eta}
-    return {key: value for key, value in given.items() if key in entry.step_arguments}
+def step_arguments(
+    entry: Row,
+    generators: Sequence[torch.Generator],
+    model_scheduler_config: Mapping[str, Any],
+    values: Mapping[str, float],
+) -> dict[str, Any]:
+    """What this scheduler's `step` takes beside the prediction, one generator a picture.
+
+    `values` may hold eta, s_churn, s_tmin, s_tmax and s_noise; those that it has no use for are
+    left out.
+    """
+    taken = entry.step_arguments
+    if is_edm(model_scheduler_config):
+        taken = edm_class(entry).step_arguments
+    given = {"generator": list(generators), **values}
+    return {key: value for key, value in given.items() if key in taken}
 
 
 def seed_brownian(entry: Row, scheduler: Any, seeds: Sequence[int], latents: torch.Tensor) -> None:

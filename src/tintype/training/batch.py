@@ -27,11 +27,12 @@ class Batch:
     """Pictures of one size, each with its own prompt, sizes and weight; n is how many.
 
     `latents` [n, channels, height, width], scaled for the UNet; `sizes` [n, 6] as in
-    `Family.added_conditions`; `prompts` [n], rows of the PromptTable; `weights` [n], so that the
-    step's loss is sum(weights * losses); `prior` [n], true for class pictures; `mask`
-    [n, 1, height, width], the weight of each latent pixel, or None; `conditions`
-    [n, k, height, width], the extra input channels of an inpainting UNet, or None. `prompts` and
-    `prior` stay on the CPU; the rest is on the training device.
+    `Family.added_conditions`; `prompts` [n], rows of the PromptTable, and `class_prompts`
+    [n] those of each picture's class prompt; `weights` [n], so that the step's loss is
+    sum(weights * losses); `prior` [n], true for class pictures; `mask` [n, 1, height, width], the
+    weight of each latent pixel, or None; `conditions` [n, k, height, width], the extra input
+    channels of an inpainting UNet, or None. `prompts`, `class_prompts` and `prior` stay on the
+    CPU; the rest is on the training device.
     """
 
     latents: Tensor
@@ -41,6 +42,7 @@ class Batch:
     prior: Tensor
     mask: Tensor | None = None
     conditions: Tensor | None = None
+    class_prompts: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.latents)

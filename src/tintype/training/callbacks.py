@@ -15,7 +15,7 @@ from tintype.training.checkpoint import Checkpoint, list_checkpoints, save_check
 from tintype.training.interrupt import StopWish
 from tintype.training.metrics import Metrics, Row
 from tintype.training.task import Task
-from tintype.types import Event, Progress
+from tintype.types import Event, Note, Progress
 
 PHASE = "training"
 READ_EVERY_SECONDS = 0.5
@@ -49,6 +49,7 @@ class Between(pl.Callback):
         self.last_loss: float | None = None
         self.learning_rate = 0.0
         self.stopped_at: int | None = None
+        self.validation: dict[int, float | None] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Task) -> None:
         self.wish.take_over()
@@ -62,7 +63,8 @@ class Between(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: Task, batch: int, batch_idx: int
     ) -> None:
-        self.learning_rate = trainer.optimizers[0].param_groups[0]["lr"]
+        group = trainer.optimizers[0].param_groups[0]
+        self.learning_rate = group["lr"] * group.get("d", 1.0)  # "d" is what Prodigy finds
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: Task, outputs: Any, batch: int, batch_idx: int
@@ -95,6 +97,10 @@ class Between(pl.Callback):
     def _after_step(self, trainer: pl.Trainer, module: Task, step: int) -> None:
         config = module.config
         assert config.checkpoint_every is not None, "a resolved config"
+        assert module.updates is not None, "training has begun"
+        module.updates.after_step(step)
+        if step % config.checkpoint_every == 0 or step == config.steps:
+            self._validate(trainer, module, step)
         stop = self._stop(trainer)
         late = time.monotonic() - self.last_read > READ_EVERY_SECONDS
         if late or len(self.unread) >= READ_EVERY_STEPS:
@@ -107,7 +113,17 @@ class Between(pl.Callback):
             self.stopped_at = step
             trainer.should_stop = True
         elif config.sample_every and step % config.sample_every == 0 and trainer.is_global_zero:
-            self.sample(step)
+            with module.as_used():
+                self.sample(step)
+
+    def _validate(self, trainer: pl.Trainer, module: Task, step: int) -> None:
+        """Measure the loss of the pictures that were held out, if any were."""
+        if module.data.validation is None or not trainer.is_global_zero:
+            return
+        with module.as_used():
+            loss = module.validation_loss()
+        self.validation[step] = loss
+        self.on_event(Note(message=f"Validation loss at step {step}: {loss:.4f}"))
 
     def _stop(self, trainer: pl.Trainer) -> bool:
         """Whether any rank was asked to stop: all then do so after the same step."""
@@ -130,7 +146,7 @@ class Between(pl.Callback):
             return
         values = torch.stack([parts for _, parts, _ in self.unread]).tolist()
         rows = [
-            _row(step, parts, module.data.prior_weight if module.data.prior else None, rate)
+            _row(step, parts, module.prior_weight, rate, self.validation.pop(step, None))
             for (step, _, rate), parts in zip(self.unread, values, strict=True)
         ]
         self.unread = []
@@ -153,12 +169,11 @@ class Between(pl.Callback):
             raise TrainingError(
                 f"The weights {bad!r} aren't finite after step {step}.{_advice(self.run)}"
             )
-        schedule = trainer.lr_scheduler_configs[0].scheduler
+        assert module.updates is not None, "training has begun"
         checkpoint = Checkpoint(
             step=step,
             weights=weights,
-            optimizer=trainer.optimizers[0].state_dict(),
-            schedule=schedule.state_dict(),
+            updates=module.updates.state(),
             scaler=trainer.precision_plugin.state_dict(),
             config_hash=self.config_hash,
             data_hash=self.data_hash,
@@ -166,7 +181,13 @@ class Between(pl.Callback):
         save_checkpoint(self.run, checkpoint, keep=module.config.keep_checkpoints)
 
 
-def _row(step: int, parts: list[float], prior_weight: float | None, learning_rate: float) -> Row:
+def _row(
+    step: int,
+    parts: list[float],
+    prior_weight: float | None,
+    learning_rate: float,
+    validation_loss: float | None,
+) -> Row:
     """`prior_weight` is None without prior preservation."""
     prior = None if prior_weight is None else parts[1]
     return Row(
@@ -175,6 +196,7 @@ def _row(step: int, parts: list[float], prior_weight: float | None, learning_rat
         instance_loss=parts[0],
         prior_loss=prior,
         learning_rate=learning_rate,
+        validation_loss=validation_loss,
     )
 
 

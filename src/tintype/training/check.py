@@ -11,7 +11,15 @@ from tintype.types import TrainConfig
 
 RARE = ("sks", "ohwx", "zwx", "lvl", "hta", "ttn", "ucd", "ktn", "olis", "pll", "mth", "oxi")
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
-ENTRIES = ("config.yaml", "metrics.csv", "checkpoints", "samples", "model", "tensorboard")
+ENTRIES = (
+    "config.yaml",
+    "trains.txt",
+    "metrics.csv",
+    "checkpoints",
+    "samples",
+    "model",
+    "tensorboard",
+)
 
 
 def check_identifier(model: Model, identifier: str) -> None:

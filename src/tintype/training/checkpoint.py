@@ -1,7 +1,8 @@
 """Checkpoints: all that a resume needs, whole or not there.
 
 A checkpoint `checkpoints/step-N/` holds `weights.safetensors` (the trained parts, float32),
-`optimizer.safetensors` and `state.json`, which names the hashes of both. It is written beside its
+`optimizer.safetensors` (the tensors of the optimiser's state, and the average of the weights) and
+`state.json`, which has what isn't a tensor and names the hashes of both. It is written beside its
 place and moved there when it is on the disk, and older ones go only then.
 """
 
@@ -18,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 from tintype.errors import RunError
 from tintype.training.files import remove_folder, sha256, whole_folder
+from tintype.training.nested import flatten, rebuild
 from tintype.types import Note
 
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
@@ -27,14 +29,13 @@ WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "sta
 class Checkpoint:
     """The state after `step` optimiser steps.
 
-    `weights` of the trained parts; `optimizer`, `schedule` and `scaler` as their state_dicts;
-    `config_hash` and `data_hash` say of which config, base model and pictures.
+    `weights` of the trained parts; `updates` as `Updates.state` gives it; `scaler` as its
+    state_dict; `config_hash` and `data_hash` say of which config, base model and pictures.
     """
 
     step: int
     weights: dict[str, torch.Tensor]
-    optimizer: dict[str, Any]
-    schedule: dict[str, Any]
+    updates: dict[str, Any]
     scaler: dict[str, Any]
     config_hash: str
     data_hash: str
@@ -46,12 +47,7 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
     Raises StorageError, with the older ones as they were.
     """
     place = run / "checkpoints" / f"step-{checkpoint.step}"
-    state = checkpoint.optimizer["state"]
-    tensors = {
-        f"{index}.{name}": value.contiguous()
-        for index, values in state.items()
-        for name, value in values.items()
-    }
+    updates, tensors = flatten(checkpoint.updates)
     with whole_folder(place) as folder:
         weights = {name: value.contiguous() for name, value in checkpoint.weights.items()}
         save_file(weights, folder / WEIGHTS)
@@ -60,12 +56,11 @@ def save_checkpoint(run: Path, checkpoint: Checkpoint, *, keep: int) -> Path:
             "step": checkpoint.step,
             "config_hash": checkpoint.config_hash,
             "data_hash": checkpoint.data_hash,
-            "param_groups": checkpoint.optimizer["param_groups"],
-            "schedule": checkpoint.schedule,
+            "updates": updates,
             "scaler": checkpoint.scaler,
             "sha256": {name: sha256(folder / name) for name in (WEIGHTS, OPTIMIZER)},
         }
-        (folder / STATE).write_text(json.dumps(text, indent=1), encoding="utf-8")
+        (folder / STATE).write_text(json.dumps(text), encoding="utf-8")
     for old in list_checkpoints(run)[keep:]:
         remove_folder(old)
     return place
@@ -96,15 +91,10 @@ def load_checkpoint(path: Path) -> Checkpoint:
                 raise RunError(f"{name} is damaged", field="checkpoint", value=str(path))
         tensors = load_file(path / OPTIMIZER)
         weights = load_file(path / WEIGHTS)
-        state: dict[int, dict[str, torch.Tensor]] = {}
-        for key, value in tensors.items():
-            index, _, name = key.partition(".")
-            state.setdefault(int(index), {})[name] = value
         return Checkpoint(
             step=text["step"],
             weights=weights,
-            optimizer={"state": state, "param_groups": text["param_groups"]},
-            schedule=text["schedule"],
+            updates=rebuild(text["updates"], tensors),
             scaler=text["scaler"],
             config_hash=text["config_hash"],
             data_hash=text["data_hash"],

@@ -9,18 +9,20 @@ from torch.utils.tensorboard import SummaryWriter
 from tintype.training.files import storage_errors, write_text
 
 NAME = "metrics.csv"
-FIELDS = ("step", "loss", "instance_loss", "prior_loss", "learning_rate")
+FIELDS = ("step", "loss", "instance_loss", "prior_loss", "learning_rate", "validation_loss")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One optimiser step: means over its micro-steps; `prior_loss` is None without prior."""
+    """One optimiser step: means over its micro-steps; `prior_loss` is None without prior,
+    `validation_loss` where it wasn't measured."""
 
     step: int
     loss: float
     instance_loss: float
     prior_loss: float | None
     learning_rate: float
+    validation_loss: float | None = None
 
 
 class Metrics:

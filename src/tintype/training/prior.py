@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -10,7 +10,6 @@ from PIL import Image
 from tintype.generation.engine import draw_many
 from tintype.models.hashing import model_key
 from tintype.models.model import Model
-from tintype.training.data.folder import find_pictures
 from tintype.training.files import storage_errors, sync
 from tintype.types import (
     Event,
@@ -18,7 +17,6 @@ from tintype.types import (
     GenerateRequest,
     Note,
     Progress,
-    SubjectConfig,
     TrainConfig,
 )
 
@@ -26,25 +24,17 @@ PHASE = "class pictures"
 
 
 def class_pictures(
-    model: Model, config: TrainConfig, subject: SubjectConfig, prompt: str, *, cache_dir: Path
+    model: Model, config: TrainConfig, prompt: str, own: Sequence[Path], *, cache_dir: Path
 ) -> Iterator[Event | list[Path]]:
     """The paths of `config.prior.pictures` pictures, as the last thing yielded, after events.
 
-    They are those of `class_dir`, then those that the base model has drawn before for the same
+    They are the person's `own`, then those that the base model has drawn before for the same
     weights, prompt and settings, then new ones, drawn with seeds 0, 1, 2, …
-    Raises PictureError for a class folder without pictures, StorageError for a full disk.
+    Raises StorageError for a full disk.
     """
     count = config.prior.pictures or 0
-    notes: list[Note] = []
-    own: list[Path] = []
-    if subject.class_dir is not None:
-        own = find_pictures(subject.class_dir, field="class_dir", on_note=notes.append)
-        yield from notes
-    if len(own) > count:
-        yield Note(
-            message=f"Using the first {count} of {len(own)} class pictures in {subject.class_dir}; "
-            "--class-pictures says how many"
-        )
+    if own and len(own) != count:
+        yield Note(message=_how_many(own, count))
     own = own[:count]
     request = GenerateRequest(
         prompt=prompt,
@@ -58,6 +48,20 @@ def class_pictures(
     paths = [folder / f"{seed:05d}.png" for seed in range(count - len(own))]
     yield from draw_missing(model, request, paths)
     yield [*own, *paths]
+
+
+def _how_many(own: Sequence[Path], count: int) -> str:
+    """What is made of more or fewer pictures than asked for."""
+    folder = own[0].parent
+    if len(own) > count:
+        return (
+            f"Using the first {count} of {len(own)} class pictures in {folder}; "
+            "prior.pictures says how many"
+        )
+    return (
+        f"{folder} holds {len(own)} of {count} class pictures: the base model draws the other "
+        f"{count - len(own)}"
+    )
 
 
 def prior_key(model: Model, request: GenerateRequest) -> str:

@@ -1,13 +1,18 @@
 """A config made complete for the model and the method that it names."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tintype.errors import ConfigError
 from tintype.models.model import Model
+from tintype.text.grammar import IDENTIFIER, fill_template
+from tintype.training.data.folder import find_pictures
 from tintype.training.methods import method
-from tintype.types import TrainConfig
+from tintype.training.methods.method import Method
+from tintype.training.optim import optimizer_defaults
+from tintype.types import SubjectConfig, TrainConfig
 from tintype.types.base import merged
 
 
@@ -15,7 +20,8 @@ def resolve(config: TrainConfig, model: Model, *, runs_dir: Path = Path("runs"))
     """The complete config: what wasn't given takes the model's own defaults for this method, then
     its family's, then the method's.
 
-    Raises ConfigError for a resolution that the model can't be trained at.
+    Raises ConfigError for a resolution that the model can't be trained at, PictureError for a
+    class folder without pictures.
     """
     kind = method(config.method)
     values: dict[str, Any] = merged(
@@ -24,15 +30,19 @@ def resolve(config: TrainConfig, model: Model, *, runs_dir: Path = Path("runs"))
     )
     given = config.model_dump(exclude_unset=True)
     values = _without_none(merged(values, _without_none(given)))
-    if (values.get("prior") or {}).get("weight") == 0:
-        values["prior"]["pictures"] = 0
+    if config.learning_rate is None:
+        values |= optimizer_defaults((values.get("optimizer") or {}).get("name", "adamw"))
+    if config.subjects:
+        values["subjects"] = _with_identifiers(config.subjects, model, kind)
+        values.pop("identifier", None)  # the method's own, for one subject
+    _count_class_pictures(config, values)
     steps = values["steps"]
     fallbacks = {
         "resolution": model.native_size,
         "checkpoint_every": max(1, min(500, math.ceil(steps / 2))),
         "sample_every": max(1, math.ceil(steps / 4)),
         "out": runs_dir / config.all_subjects[0].pictures.absolute().name,
-        "sample_prompts": (config.instance_prompt, config.class_prompt),
+        "sample_prompts": _sample_prompts(config),
     }
     values = {**fallbacks, **values}
     if values["resolution"] % model.size_multiple:
@@ -42,6 +52,54 @@ def resolve(config: TrainConfig, model: Model, *, runs_dir: Path = Path("runs"))
             value=values["resolution"],
         )
     return _with_absolute_paths(TrainConfig(**values))
+
+
+def _with_identifiers(
+    subjects: Sequence[SubjectConfig], model: Model, kind: Method
+) -> list[dict[str, Any]]:
+    """The subjects, each with an identifier of its own: its own choice, else the method's.
+
+    Raises ConfigError if there are too few words to choose from.
+    """
+    taken = {s.identifier for s in subjects if "identifier" in s.model_fields_set}
+    found = []
+    for subject in subjects:
+        values = subject.model_dump(exclude_unset=True)
+        if "identifier" not in values:
+            chosen = kind.choose_identifier(model, subject, taken)
+            if chosen is None:
+                raise ConfigError(
+                    "no rare word of this model's vocabulary is left: give an identifier",
+                    field="subjects.identifier",
+                    value=subject.called,
+                )
+            taken.add(chosen)
+            values["identifier"] = chosen
+        found.append(values)
+    return found
+
+
+def _count_class_pictures(config: TrainConfig, values: dict[str, Any]) -> None:
+    """None without a prior weight; all of a class folder where neither the person nor the method
+    says how many."""
+    prior = values.setdefault("prior", {})
+    folders = [s.class_dir for s in config.all_subjects if s.class_dir is not None]
+    if prior.get("weight") == 0:
+        prior["pictures"] = 0
+    elif folders and not prior.get("pictures") and config.prior.pictures is None:
+        prior["pictures"] = max(len(find_pictures(each, field="class_dir")) for each in folders)
+
+
+def _sample_prompts(config: TrainConfig) -> tuple[str, ...]:
+    """The instance prompt of each subject, by its name after the first, and each class prompt."""
+    if not config.subjects:
+        return config.instance_prompt, config.class_prompt
+    instance, classes = [], []
+    for number, subject in enumerate(config.subjects):
+        prompt = fill_template(subject.instance_prompt, subject.class_noun)
+        instance.append(prompt.replace(IDENTIFIER, f"[{subject.called}]") if number else prompt)
+        classes.append(fill_template(subject.class_prompt, subject.class_noun))
+    return tuple(dict.fromkeys([*instance, *classes]))
 
 
 def _without_none(values: dict[str, Any]) -> dict[str, Any]:

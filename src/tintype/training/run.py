@@ -12,18 +12,23 @@ from tintype.errors import Interrupted, RunError
 from tintype.models.hashing import weights_sha256
 from tintype.models.load import load
 from tintype.models.model import Model
+from tintype.models.quiet import quiet
 from tintype.text.grammar import fill_template
 from tintype.training.callbacks import Between
 from tintype.training.check import check_free, check_strategy
 from tintype.training.checkpoint import Checkpoint, newest_checkpoint, remove_leftovers
 from tintype.training.config import config_hash, dump_config, read_config
-from tintype.training.data.prepare import Preparation, Sources, fill_prompt
+from tintype.training.data.prepare import Preparation
 from tintype.training.data.source import TrainData
+from tintype.training.data.sources import Sources
 from tintype.training.export import CARD
 from tintype.training.files import storage_errors, write_text
 from tintype.training.interrupt import StopWish
 from tintype.training.methods import method
 from tintype.training.methods.method import Trained
+from tintype.training.methods.table import as_text, count, lines
+from tintype.training.objective import check_loss, check_trainable, with_schedule
+from tintype.training.optim import check_optimizer
 from tintype.training.resolve import resolve
 from tintype.training.samples import draw_samples
 from tintype.training.task import Task
@@ -31,7 +36,9 @@ from tintype.training.trainer import Place, release, train
 from tintype.types import Event, Note, Progress, TrainConfig, TrainResult
 
 SAVING = "saving"
+PRIOR = "prior"
 CONFIG = "config.yaml"
+TABLE = "trains.txt"
 
 OnEvent = Callable[[Event], None]
 
@@ -63,6 +70,8 @@ def fit(
     """
     check_strategy(config)
     method(config.method)
+    check_loss(config.loss)
+    check_optimizer(config)
     Sources.find(config, None)  # a typing error shouldn't wait for gigabytes to load
     base = own(model) or _load(config.model, allow_pickle, offline, on_event)
     config = resolve(config, base, runs_dir=runs_dir)
@@ -112,6 +121,7 @@ def resume(
             field="resume",
             value=str(run),
         )
+    check_optimizer(config)
     base = own(model) or _load(config.model, allow_pickle, offline, on_event)
     return _Run(config, run, base, cache_dir, device, on_event).go(checkpoint)
 
@@ -138,7 +148,8 @@ def own(model: Model | None) -> Model | None:
         vae=copy.deepcopy(model.vae),
         text_encoders=copy.deepcopy(model.text_encoders),
     )
-    return copied.to("cpu", torch.float32)
+    with quiet():  # diffusers advises to load it so
+        return copied.to("cpu", torch.float32)
 
 
 def _result(config: TrainConfig, run: Path, digest: str) -> TrainResult:
@@ -171,6 +182,7 @@ class _Run:
         self.place = Place.of(config, device)
         self.method = method(config.method)
         self.method.check(model, config)
+        check_trainable(model, config.loss)
         self.preparation = Preparation(
             model,
             config,
@@ -194,9 +206,13 @@ class _Run:
                     field="resume",
                     value=str(self.run),
                 )
-            trained = self.method.prepare(self.model, self.config)
+            totals = count(self.model)
+            trained = self.method.make_ready(self.model, self.config)
+            self._say_what_trains(trained, totals)
             data = self.preparation.cache()
-            release(self.model, trained)
+            release(self.model, trained, encodes=data.prompts.cached is None)
+            scheduler = with_schedule(self.model.scheduler_config, self.config.loss)
+            self.model.scheduler_config = scheduler
             self._train(trained, data, data_hash, checkpoint)
             self.on_event(Progress(phase=SAVING, step=0, total=1))
             digest = self.method.export(self.model, self.config, self.run / "model")
@@ -210,13 +226,13 @@ class _Run:
         config, run = self.config, self.run
         assert config.steps is not None, "a resolved config"
         task = Task(self.model, config, trained, data, checkpoint.step if checkpoint else 0)
+        if config.prior.source == "model" and config.prior.weight:
+            task.employ_teacher(self._tell_page)
         if checkpoint is not None:
             task.restore(checkpoint)
             del checkpoint
         task.parts.train()
-        subject = self.preparation.sources.subject
-        word = self.method.word(subject)
-        samples = [fill_prompt(prompt, subject, word) for prompt in config.sample_prompts]
+        samples = [self.preparation.fill(prompt) for prompt in config.sample_prompts]
         between = Between(
             run,
             data_hash=data_hash,
@@ -236,6 +252,21 @@ class _Run:
                 f"Stopped after step {between.stopped_at} of {config.steps}; a checkpoint is kept. "
                 f"Resume with: tintype train --resume {run}"
             )
+        assert task.updates is not None, "training has ended"
+        task.updates.conclude()
+
+    def _say_what_trains(self, trained: Trained, totals: dict[str, int]) -> None:
+        """Tell the method's notes and the table of what trains; the run keeps the table."""
+        for message in trained.notes:
+            self.on_event(Note(message=message))
+        table = as_text(lines(trained, totals))
+        self.on_event(Note(message=table))
+        if rank_zero_only.rank == 0:
+            write_text(self.run / TABLE, table + "\n")
+
+    def _tell_page(self, done: int, total: int) -> None:
+        self.on_event(Progress(phase=PRIOR, step=done, total=total))
+        self._heed()
 
     def _heed(self) -> None:
         """Stop here if asked to; nothing has been trained yet."""

@@ -1,5 +1,7 @@
 """One step of training, whatever the method, as a LightningModule."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,9 +15,12 @@ from tintype.training.checkpoint import Checkpoint
 from tintype.training.data.source import TrainData
 from tintype.training.methods.method import Trained
 from tintype.training.objective import Noised, Objective
-from tintype.training.optim import make_optimizer, make_schedule
+from tintype.training.optim import Updates
 from tintype.training.seeds import stream_seed
+from tintype.training.teacher import Lesson, Notebook, Teacher
 from tintype.types import TrainConfig
+
+DRAWS = 200  # of the base's predictions, where they have to be written down
 
 
 class Task(pl.LightningModule):
@@ -40,12 +45,46 @@ class Task(pl.LightningModule):
         self.parts = torch.nn.ModuleDict(trained.parts)
         self.objective = Objective(model, config.loss)
         self.restored: Checkpoint | None = None
-        self.has_dropout = any(
+        self.updates: Updates | None = None
+        self.teacher: Teacher | Notebook | None = None
+        self.dtype_of_base = model.dtype
+        self.has_dropout = config.adapter.dropout > 0 or any(
             isinstance(part, torch.nn.Dropout) and part.p > 0 for part in self.modules()
         )
 
+    @property
+    def prior_weight(self) -> float | None:
+        """The weight of the class half of the loss; None without prior preservation."""
+        has_prior = self.data.prior is not None or self.teacher is not None
+        return self.config.prior.weight if has_prior else None
+
+    def employ_teacher(self, on_page: Callable[[int, int], None]) -> None:
+        """Have the base's own predictions preserve the class; before any weight has moved.
+
+        Where the base can't be had later, its predictions for as many draws as class pictures
+        would be are written down now; `on_page` hears how many of how many are done.
+        """
+        teacher = Teacher(
+            predict=self.predict,
+            objective=self.objective,
+            base=self.trained.base or nullcontext,
+            weight=self.config.prior.weight,
+        )
+        self.teacher = teacher
+        if self.trained.base is None:
+            assert self.config.batch_size is not None, "a resolved config"
+            pages = -(-(self.config.prior.pictures or DRAWS) // self.config.batch_size)
+            on_page(0, pages)
+            self.teacher = Notebook.of(
+                teacher,
+                self.data.draw,
+                seed=self.config.seed,
+                pages=pages,
+                on_page=lambda done: on_page(done, pages),
+            )
+
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Take the weights now, and the optimiser's and schedule's state when they are made."""
+        """Take the weights now, and the state of what updates them when that is made."""
         with torch.no_grad():
             for name, parameter in self.trained.parameters.items():
                 parameter.copy_(checkpoint.weights[name])
@@ -55,15 +94,22 @@ class Task(pl.LightningModule):
         self.data = self.data.to(self.device)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = make_optimizer(self.trained.groups, self.config)
-        schedule = make_schedule(optimizer, self.config)
+        self.updates = Updates(self.trained, self.config)
         if self.restored is not None:
-            optimizer.load_state_dict(self.restored.optimizer)
-            schedule.load_state_dict(self.restored.schedule)
+            self.updates.restore(self.restored.updates)
         return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+            "optimizer": self.updates.optimizer,
+            "lr_scheduler": {"scheduler": self.updates.schedule, "interval": "step"},
         }
+
+    @contextmanager
+    def as_used(self) -> Iterator[None]:
+        """The model as it would be exported now; afterwards it trains on from where it was."""
+        assert self.updates is not None, "training has begun"
+        self.parts.eval()
+        with self.updates.concluded():
+            yield
+        self.parts.train()
 
     def where(self, micro_step: int, rank: int = 0, ranks: int = 1) -> Where:
         """That place in this run."""
@@ -71,17 +117,17 @@ class Task(pl.LightningModule):
 
     def predict(self, batch: Batch, noised: Noised) -> Tensor:
         """What the UNet makes of it, [n, channels, height, width]."""
+        kind = self.dtype_of_base
         conditioning = self.data.prompts.conditioning(self.model, batch.prompts)
+        added = self.model.family.added_conditions(self.model, conditioning, batch.sizes)
         inputs = noised.inputs
         if batch.conditions is not None:
             inputs = torch.cat([inputs, batch.conditions], dim=1)
         prediction: Tensor = self.parts["unet"](
-            inputs,
+            inputs.to(kind),
             noised.timesteps,
-            conditioning.tokens,
-            added_cond_kwargs=self.model.family.added_conditions(
-                self.model, conditioning, batch.sizes
-            ),
+            conditioning.tokens.to(kind),
+            added_cond_kwargs=added,
             return_dict=False,
         )[0]
         return prediction
@@ -89,6 +135,29 @@ class Task(pl.LightningModule):
     def losses(self, batch: Batch, noised: Noised) -> Tensor:
         """The loss of each picture, [n]; a pure function of what was drawn."""
         return self.objective.losses(self.predict(batch, noised), noised, batch.mask)
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Leave alone what waits: what has no gradient doesn't change, whatever the optimiser."""
+        steps = self.steps_done + self.global_step
+        for group in self.trained.groups:
+            if steps < group.waits:
+                for parameter in group.parameters.values():
+                    parameter.grad = None
+
+    def optimizer_step(self, *arguments: Any, **named: Any) -> None:
+        super().optimizer_step(*arguments, **named)
+        if self.trained.after_step is not None:
+            self.trained.after_step()
+
+    @torch.no_grad()
+    def validation_loss(self) -> float | None:
+        """The mean loss of the held-out pictures, with the same noise each time; None if there
+        are none."""
+        losses = [
+            (batch.weights * self.losses(batch, self.objective.noise(batch, where))).sum()
+            for batch, where in self.data.validation_batches(self.config.seed)
+        ]
+        return float(torch.stack(losses).sum()) if losses else None
 
     def configure_gradient_clipping(
         self,
@@ -112,9 +181,17 @@ class Task(pl.LightningModule):
     def step(self, where: Where) -> dict[str, Tensor]:
         """`loss`, and its detached `parts` [2]: of instance pictures, and of class pictures before
         their prior weight."""
+        batches = self.data.draw(where)
+        lessons = [
+            Lesson(batch=batch, noised=self.objective.noise(batch, where, part))
+            for part, batch in enumerate(batches)
+        ]
+        if self.teacher is not None:
+            lessons += self.teacher.lessons(batches, where)
         total, parts = [], []
-        for batch in self.data.draw(where):
-            losses = batch.weights * self.losses(batch, self.objective.noise(batch, where))
+        for lesson in lessons:
+            batch = lesson.batch
+            losses = batch.weights * self.losses(batch, lesson.noised)
             total.append(losses.sum())
             prior = batch.prior.to(losses.device, non_blocking=True)
             instance = losses.detach().masked_fill(prior, 0).sum()

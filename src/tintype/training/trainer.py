@@ -98,12 +98,16 @@ def train(task: Task, between: Between, place: Place, run: Path) -> None:
                 trainer.fit(task, train_dataloaders=micro_steps)
             except SystemExit:  # what Lightning makes of a KeyboardInterrupt
                 raise KeyboardInterrupt from None
+        else:  # a run that was killed between its last step and its end
+            task.configure_optimizers()
 
 
-def release(model: Model, trained: Trained) -> None:
-    """Move the parts that aren't trained off the device."""
+def release(model: Model, trained: Trained, *, encodes: bool = False) -> None:
+    """Move the parts that aren't trained off the device, but for text encoders that are asked at
+    each step."""
+    kept = {*trained.parts, *(spec.folder for spec in model.family.text_encoders if encodes)}
     for name, part in model.parts.items():
-        if name not in trained.parts:
+        if name not in kept:
             part.to("cpu")
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from tintype.training.data.pictures import read_alpha, read_picture
+from tintype.pictures import read_alpha, read_picture
 
 Size = tuple[int, int]  # width, height in px
 

@@ -90,7 +90,7 @@ def some(names: tuple[str, ...] | list[str], most: int = 5) -> str:
 
 def _masks_beside(images: list[Path]) -> dict[Path, Path]:
     """NAME.jpg -> NAME_mask.png, where both are there."""
-    masks = {}
+    masks: dict[Path, Path] = {}
     for ending in MASK_ENDINGS:
         of = {file.stem.removesuffix(ending): file for file in images if _ends(file, ending)}
         masks |= {file: of[file.stem] for file in images if file.stem in of}

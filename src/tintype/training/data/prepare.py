@@ -1,46 +1,43 @@
 """From a config to what is trained on: class pictures, cached latents, the prompts."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from transformers import CLIPTokenizer
+
+from tintype.errors import ModelError
 from tintype.models.hashing import model_key
 from tintype.models.model import Model
+from tintype.pictures import read_picture
 from tintype.text.grammar import fill_identifier, fill_template
-from tintype.training.data.cache import cache_latents
-from tintype.training.data.crops import Crop, crops
-from tintype.training.data.folder import find_pictures
-from tintype.training.data.pictures import read_picture
-from tintype.training.seeds import stream_seed
+from tintype.training.data.buckets import Buckets, bucket_note
+from tintype.training.data.captions import shuffles
+from tintype.training.data.crops import Size
+from tintype.training.data.folder import some
+from tintype.training.data.holes import CLASS_HOLES, INSTANCE_HOLES, Holes
+from tintype.training.data.pools import Member, Way, make_pool
 from tintype.training.data.prompts import PromptTable
-from tintype.training.data.source import TrainData
+from tintype.training.data.source import Pool, TrainData
+from tintype.training.data.sources import Picture, Sources, SubjectFiles
 from tintype.training.files import sha256
 from tintype.training.methods.method import Method
 from tintype.training.prior import class_pictures
-from tintype.types import Event, Progress, SubjectConfig, TrainConfig
+from tintype.training.seeds import stream_seed
+from tintype.types import Event, Note, Progress, SubjectConfig, TrainConfig
 
 CACHING = "caching"
-RANDOM_CROPS = 8  # a picture, where crops are random
+TINY = 0.5  # of the resolution: smaller pictures are blurred when they are trained on
 
-
-@dataclass(frozen=True, kw_only=True)
-class Sources:
-    """The files of a run: instance pictures, found before anything heavy is loaded."""
-
-    subject: SubjectConfig
-    pictures: list[Path]
-
-    @classmethod
-    def find(cls, config: TrainConfig, on_event: Callable[[Event], None] | None) -> "Sources":
-        """Raises PictureError for a folder without pictures, ConfigError for none given."""
-        (subject,) = config.all_subjects
-        return cls(subject=subject, pictures=find_pictures(subject.pictures, on_note=on_event))
+Report = Callable[[int], None]
 
 
 class Preparation:
     """The steps from `Sources` to TrainData, one after the other, told as events.
 
-    `heed` is called between pictures and may raise to stop. Raises PictureError.
+    `heed` is called between pictures and may raise to stop. Raises PictureError for a picture
+    that can't be read, ConfigError for buckets that the model can't take, ModelError for a UNet
+    with inputs that aren't known here.
     """
 
     def __init__(
@@ -53,76 +50,187 @@ class Preparation:
         on_event: Callable[[Event], None],
         heed: Callable[[], None],
     ) -> None:
+        assert config.resolution is not None, "a resolved config"
         self.model, self.config, self.method, self.sources = model, config, method, sources
         self.on_event, self.heed = on_event, heed
-        self.crops = self._crops(sources.pictures)
-        self.class_paths: list[Path] = []
+        _check_inputs(model)
+        self.buckets = Buckets.of(model, config.data, config.resolution)
+        self.sizes = {
+            picture.path: read_picture(picture.path).size for picture in self._all_pictures()
+        }
+        self.chosen: dict[Path, Size] = {
+            path: self.buckets.choose(size) for path, size in self.sizes.items()
+        }
+        self._tell_sizes()
+        self.class_paths: dict[str, list[Path]] = {}
 
     def draw_class_pictures(self, cache_dir: Path) -> None:
-        """Draw with the untouched base model those class pictures that are missing."""
-        if not self.config.prior.pictures:
+        """Draw with the untouched base model those class pictures that are missing, once for
+        each class prompt."""
+        prior = self.config.prior
+        if not prior.pictures or not prior.weight or prior.source == "model":
+            unused = [s.class_dir for s in self.config.all_subjects if s.class_dir is not None]
+            for folder in dict.fromkeys(unused):
+                message = f"The class pictures in {folder} aren't used: see prior.pictures"
+                self.on_event(Note(message=message))
             return
-        subject = self.sources.subject
-        prompt = fill_prompt(subject.class_prompt, subject, subject.identifier)
-        events = class_pictures(self.model, self.config, subject, prompt, cache_dir=cache_dir)
-        for event in events:
-            if isinstance(event, list):
-                self.class_paths = event
-            else:
-                self.on_event(event)
-            self.heed()
+        for template, own in self.sources.class_folders.items():
+            prompt = self._filled(template, self.sources.subject, _identifier)
+            events = class_pictures(self.model, self.config, prompt, own, cache_dir=cache_dir)
+            for event in events:
+                if isinstance(event, list):
+                    self.class_paths[template] = event
+                else:
+                    self.on_event(event)
+                self.heed()
 
     def data_hash(self) -> str:
-        """What decides the data: the base model and the contents of all pictures."""
-        return f"{model_key(self.model)}-{sha256(*self.sources.pictures, *self.class_paths)}"
+        """What decides the data: the base model, and the contents of all pictures, masks and
+        captions."""
+        digest = hashlib.sha256(self.sources.content().encode())
+        for template, paths in self.class_paths.items():
+            digest.update(f"{template}\0{sha256(*paths)}\n".encode())
+        return f"{model_key(self.model)}-{digest.hexdigest()}"
+
+    def fill(self, template: str, subject: SubjectConfig | None = None) -> str:
+        """A template as the model in training reads it: the words for `[V]`, which is `subject`
+        (the first), and for every subject by its name, and the class noun."""
+        return self._filled(template, subject or self.sources.subject, self.method.word)
 
     def cache(self) -> TrainData:
         """Encode pictures and prompts on the model's device."""
-        config, subject = self.config, self.sources.subject
+        config = self.config
         assert config.batch_size is not None, "a resolved config"
-        total = len(self.crops) + len(self.class_paths)
-        instance = cache_latents(
-            self.model.vae,
-            self.crops,
-            flip_probability=config.data.flip_probability,
-            on_progress=self._report(0, total),
-        )
-        prior = None
-        if self.class_paths:
-            prior = cache_latents(
-                self.model.vae,
-                self._crops(self.class_paths),
-                flip_probability=0.0,  # what is preserved is the base's own idea of the class
-                on_progress=self._report(len(self.crops), total),
-            )
-        word = self.method.word(subject)
-        prompts = (
-            fill_prompt(subject.instance_prompt, subject, word),
-            fill_prompt(subject.class_prompt, subject, word),
-            "",
-        )
+        texts = _Numbered()
+        members = [self._members(f, f.pictures, texts) for f in self.sources.subjects]
+        held_out = [self._members(f, f.held_out, texts) for f in self.sources.subjects]
+        pools = {
+            "instance": [member for some in members for member in some],
+            "class": list(self._class_members(texts)),
+            "validation": [member for some in held_out for member in some],
+        }
+        done, total = 0, sum(len(some) for some in pools.values())
+        made: dict[str, Pool | None] = {}
+        for name, chosen in pools.items():
+            made[name] = None
+            if chosen:
+                report = self._report(done, total)
+                made[name] = make_pool(name, self.model.vae, chosen, self._way(name), report)
+            done += len(chosen)
+        empty = texts.row("")
+        self._tell_long(texts.all)
         frozen = not self.method.encodes_each_step(config)
+        instance = made["instance"]
+        assert instance is not None, "no subject is without pictures"
         return TrainData(
             instance=instance,
-            prior=prior,
-            prompts=PromptTable.of(self.model, prompts, frozen=frozen),
+            prior=made["class"],
+            validation=made["validation"],
+            prompts=PromptTable.of(self.model, texts.all, frozen=frozen),
             batch_size=config.batch_size,
             prior_weight=config.prior.weight,
             caption_dropout=config.data.caption_dropout,
+            empty=empty,
+            unmasked_weight=config.data.unmasked_weight,
         )
 
-    def _crops(self, paths: list[Path]) -> list[list[Crop]]:
-        config = self.config
-        assert config.resolution is not None, "a resolved config"
-        count = 1 if config.data.center_crop else config.data.crops
-        side = config.resolution
-        seeds = [stream_seed(config.seed, index, 0, "crop") for index in range(len(paths))]
+    def _members(
+        self, files: SubjectFiles, pictures: Sequence[Picture], texts: "_Numbered"
+    ) -> list[Member]:
+        """The pictures of a subject with their prompts."""
+        subject = files.subject
         return [
-            crops(read_picture(path), side, count=count, seed=seed)
-            for path, seed in zip(paths, seeds, strict=True)
+            Member(
+                path=picture.path,
+                size=self.chosen[picture.path],
+                captions=tuple(texts.row(text) for text in self._captions(picture, subject)),
+                class_prompt=texts.row(self.fill(subject.class_prompt, subject)),
+                mask=picture.mask,
+                weight=subject.weight,
+                repeats=subject.repeats,
+            )
+            for picture in pictures
         ]
 
-    def _report(self, first: int, total: int) -> Callable[[int], None]:
+    def _captions(self, picture: Picture, subject: SubjectConfig) -> list[str]:
+        """All that may be said of a picture: its caption, with its tags in several orders if they
+        are to be shuffled, else the instance prompt."""
+        data = self.config.data
+        if picture.caption is None:
+            return [self.fill(subject.instance_prompt, subject)]
+        orders = [picture.caption]
+        if data.shuffle_captions:
+            seed = stream_seed(self.config.seed, 0, 0, f"tags/{picture.caption}")
+            orders = shuffles(picture.caption, keep=data.keep_tokens, seed=seed)
+        return [self.fill(order, subject) for order in orders]
+
+    def _class_members(self, texts: "_Numbered") -> Iterator[Member]:
+        """The class pictures, squares whatever the buckets, each with its class prompt."""
+        assert self.config.resolution is not None, "a resolved config"
+        side = self.config.resolution
+        for template, paths in self.class_paths.items():
+            row = texts.row(self.fill(template))
+            for path in paths:
+                yield Member(path=path, size=(side, side), captions=(row,), class_prompt=row)
+
+    def _way(self, name: str) -> Way:
+        """How the pictures of a pool are cut and drawn."""
+        config = self.config
+        assert config.batch_size is not None, "a resolved config"
+        instance = name == "instance"
+        holes = None
+        if self.model.extra_channels:
+            holes = Holes(INSTANCE_HOLES if instance else CLASS_HOLES, config.seed, name)
+        # class pictures are never mirrored: what is preserved is the base's own idea of the class
+        return Way(
+            batch_size=config.batch_size,
+            crops=1 if config.data.center_crop or name == "validation" else config.data.crops,
+            flip_probability=config.data.flip_probability if instance else 0.0,
+            seed=config.seed,
+            holes=holes,
+        )
+
+    def _filled(
+        self, template: str, subject: SubjectConfig, word: Callable[[SubjectConfig], str]
+    ) -> str:
+        return fill_identifier(
+            fill_template(template, subject.class_noun),
+            word(subject),
+            model=str(subject.pictures),
+            names={each.called: word(each) for each in self.config.all_subjects},
+        )
+
+    def _all_pictures(self) -> Iterator[Picture]:
+        for files in self.sources.subjects:
+            yield from files.pictures
+            yield from files.held_out
+
+    def _tell_sizes(self) -> None:
+        """The table of buckets, and pictures far below the resolution."""
+        config = self.config
+        assert config.resolution is not None, "a resolved config"
+        if config.data.buckets:
+            self.on_event(bucket_note(self.chosen, self.sizes))
+        least = (TINY * config.resolution) ** 2
+        tiny = [path.name for path, (width, height) in self.sizes.items() if width * height < least]
+        if tiny and (config.data.bucket_upscale or not config.data.buckets):
+            message = (
+                f"Far smaller than {config.resolution} px, so they will look blurred: {some(tiny)}"
+            )
+            self.on_event(Note(message=message))
+
+    def _tell_long(self, texts: Sequence[str]) -> None:
+        """Captions that no text encoder reads to their end."""
+        long = [text for text in texts if any(_too_long(t, text) for t in self.model.tokenizers)]
+        if long:
+            limit = min(tokenizer.model_max_length for tokenizer in self.model.tokenizers)
+            message = (
+                f"{len(long)} captions are longer than the {limit} tokens that this model reads: "
+                f"their ends are cut off, as of {long[0][:60]!r}…"
+            )
+            self.on_event(Note(message=message))
+
+    def _report(self, first: int, total: int) -> Report:
         def report(done: int) -> None:
             self.on_event(Progress(phase=CACHING, step=first + done, total=total))
             self.heed()
@@ -131,8 +239,35 @@ class Preparation:
         return report
 
 
-def fill_prompt(template: str, subject: SubjectConfig, word: str) -> str:
-    """A template with the subject's class noun and the word for `[V]` filled in."""
-    return fill_identifier(
-        fill_template(template, subject.class_noun), word, model=str(subject.pictures)
-    )
+class _Numbered:
+    """Distinct texts, numbered as they come."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, int] = {}
+
+    def row(self, text: str) -> int:
+        return self._rows.setdefault(text, len(self._rows))
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        return tuple(self._rows)
+
+
+def _identifier(subject: SubjectConfig) -> str:
+    return subject.identifier
+
+
+def _too_long(tokenizer: CLIPTokenizer, text: str) -> bool:
+    ids = tokenizer(text, truncation=False, verbose=False).input_ids
+    return len(ids) > int(tokenizer.model_max_length)
+
+
+def _check_inputs(model: Model) -> None:
+    """Raises ModelError for a UNet that takes other things beside latents than inpainting does."""
+    if model.extra_channels not in (0, 1 + model.latent_channels):
+        raise ModelError(
+            f"takes {model.extra_channels} channels beside its latents, which only inpainting with "
+            f"{1 + model.latent_channels} is known to train",
+            field="model",
+            value=model.card.id,
+        )

@@ -7,6 +7,10 @@ from tintype.training.methods.method import Method
 
 METHODS = {
     "dreambooth": "tintype.training.methods.dreambooth:DreamBooth",
+    "lora": "tintype.training.methods.lora:Lora",
+    "textual-inversion": "tintype.training.methods.textual_inversion:TextualInversion",
+    "pivotal": "tintype.training.methods.pivotal:Pivotal",
+    "custom-diffusion": "tintype.training.methods.custom_diffusion:CustomDiffusion",
 }
 
 

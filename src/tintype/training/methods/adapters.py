@@ -13,7 +13,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from tintype.errors import ConfigError
-from tintype.models.adapters import Adapter, clamp_rank, part_of
+from tintype.models.adapters.adapter import Adapter, clamp_rank, part_of
 from tintype.models.model import Model
 from tintype.training.methods.method import Group, text_encoders, text_learning_rate
 from tintype.training.methods.narrow import narrow
@@ -59,38 +59,46 @@ def add_adapters(model: Model, config: TrainConfig, *, waits: int = 0) -> Added:
     The base is first stored as `memory.base_precision` says; what is added is in float32 whatever
     the base is in. Raises ConfigError for targets that aren't there.
     """
-    assert config.learning_rate is not None, "a resolved config"
     modules: dict[str, nn.Module] = {"unet": model.unet}
     if config.train_text_encoder:
         modules |= text_encoders(model)
-    targets = target_layers(modules, config.adapter)
-    if not any(targets.values()):
-        raise ConfigError("no such layers here", field="adapter.targets", value=config.adapter.targets)
     adapted, groups, notes = {}, [], []
-    for component, names in targets.items():
-        if not names:
-            continue
+    for component, names in target_layers(modules, config.adapter).items():
         module = modules[component]
-        pattern = _smaller_ranks(module, names, config.adapter)
-        notes += _clamp_note(component, pattern, config.adapter.rank)
+        fitting = [name for name in names if _fits(module.get_submodule(name), config.adapter)]
+        if len(fitting) < len(names):
+            number = len(names) - len(fitting)
+            notes.append(f"oft leaves {number} convolutions of the {component} as they are")
+        if not fitting:
+            continue
+        ranks = _smaller_ranks(module, fitting, config.adapter)
+        notes += _clamp_note(component, ranks, config.adapter.rank)
         narrow(module, component, config.memory)
-        _inject(module, peft_config(config.adapter, names, pattern), seed=config.seed)
+        _inject(module, peft_config(config.adapter, fitting, ranks), seed=config.seed)
         adapted[component] = module
-        groups.append(
-            Group(
-                name=component,
-                parameters={
-                    f"{component}.{name}": parameter
-                    for name, parameter in module.named_parameters()
-                    if parameter.requires_grad
-                },
-                learning_rate=config.learning_rate
-                if component == "unet"
-                else text_learning_rate(config),
-                waits=waits,
-            )
+        groups.append(_group(module, component, config, waits))
+    if not groups:
+        raise ConfigError(
+            f"no layer here that {config.adapter.kind} can adapt",
+            field="adapter.targets",
+            value=config.adapter.targets,
         )
     return Added(modules=adapted, groups=tuple(groups), notes=tuple(notes))
+
+
+def _group(module: nn.Module, component: str, config: TrainConfig, waits: int) -> Group:
+    """What of a module trains, now that all else is frozen."""
+    assert config.learning_rate is not None, "a resolved config"
+    return Group(
+        name=component,
+        parameters={
+            f"{component}.{name}": parameter
+            for name, parameter in module.named_parameters()
+            if parameter.requires_grad
+        },
+        learning_rate=config.learning_rate if component == "unet" else text_learning_rate(config),
+        waits=waits,
+    )
 
 
 def taken_out(model: Model) -> Adapter:
@@ -121,12 +129,17 @@ def peft_config(
         "dora": partial(lora, use_dora=True),
         "loha": partial(LoHaConfig, **lycoris),
         "lokr": partial(LoKrConfig, **lycoris),
-        "oft": partial(
-            OFTConfig, r=0, oft_block_size=config.rank, module_dropout=config.dropout
-        ),
+        "oft": partial(OFTConfig, r=0, oft_block_size=config.rank, module_dropout=config.dropout),
     }
     made: PeftConfig = kinds[config.kind](target_modules=names)
     return made
+
+
+def _fits(layer: nn.Module, config: AdapterConfig) -> bool:
+    """Whether peft can adapt that layer: its OFT of a convolution of patches isn't the layer
+    itself at the beginning, as it adds up the patches where they overlap."""
+    one_pixel = not isinstance(layer, nn.Conv2d) or layer.kernel_size == (1, 1)
+    return config.kind != "oft" or one_pixel
 
 
 def _smaller_ranks(module: nn.Module, names: list[str], config: AdapterConfig) -> dict[str, int]:

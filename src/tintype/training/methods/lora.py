@@ -15,6 +15,7 @@ class Lora(Method):
     """An adapter on the UNet, and on the text encoders if wished."""
 
     name: ClassVar[str] = "lora"
+    groups: ClassVar[frozenset[str]] = frozenset({"adapter"})
     defaults: ClassVar[Mapping[str, Any]] = {
         "steps": 800,
         "batch_size": 1,
@@ -25,7 +26,10 @@ class Lora(Method):
     def prepare(self, model: Model, config: TrainConfig) -> Trained:
         added = add_adapters(model, config)
         return Trained(
-            parts=added.modules, groups=added.groups, base=added.disabled, notes=added.notes
+            parts={"unet": model.unet, **added.modules},
+            groups=added.groups,
+            base=added.disabled,
+            notes=added.notes,
         )
 
     def export(self, model: Model, config: TrainConfig, place: Path) -> str:

@@ -1,19 +1,24 @@
 """What a way of training is: what it adds to a model, what of it trains, what it leaves behind."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from transformers import PreTrainedModel
 
 from tintype.errors import ConfigError
 from tintype.models.model import Model
-from tintype.training.check import check_identifier
+from tintype.models.quiet import quiet
+from tintype.training.check import check_identifier, suggestions
 from tintype.training.methods.freeze import without
 from tintype.types import SubjectConfig, TrainConfig
+
+# Groups of the config that some methods alone heed, and such a method.
+OWNED = {"adapter": "lora", "inversion": "textual-inversion"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,19 +58,23 @@ class Trained:
 class Method(ABC):
     """One way of training.
 
-    `defaults` are values of the config under the family's and the model's own; `trains_base` says
-    that weights of the base move, so that they can't be stored in few bits; `trains_text` that
-    what the text encoders say changes even if `train_text_encoder` isn't set.
+    `defaults` are values of the config under the family's and the model's own; `groups` are those
+    of OWNED that it heeds; `trains_base` says that weights of the base move, so that they can't be
+    stored in few bits; `trains_text` that what the text encoders say changes even if
+    `train_text_encoder` isn't set.
     """
 
     name: ClassVar[str]
     defaults: ClassVar[Mapping[str, Any]] = {}
+    groups: ClassVar[frozenset[str]] = frozenset()
     trains_base: ClassVar[bool] = False
     trains_text: ClassVar[bool] = False
 
     def check(self, model: Model, config: TrainConfig) -> None:
         """Raises ConfigError for settings that contradict this method or each other, InputError
         for an identifier that isn't one token."""
+        for group in OWNED.keys() - self.groups:
+            self._check_unused(config, group)
         precision = config.memory.base_precision
         if self.trains_base and precision != "32":
             raise ConfigError(
@@ -76,10 +85,29 @@ class Method(ABC):
             )
         self.check_identifiers(model, config)
 
+    def _check_unused(self, config: TrainConfig, group: str) -> None:
+        """Raises ConfigError for a setting of a group that would do nothing."""
+        values = getattr(config, group)
+        plain = type(values)().model_dump()
+        for field, value in values.model_dump().items():
+            if value != plain[field]:
+                raise ConfigError(
+                    f"method {self.name} has no such thing; {OWNED[group]} has",
+                    field=f"{group}.{field}",
+                    value=value,
+                )
+
     def check_identifiers(self, model: Model, config: TrainConfig) -> None:
         """Raises InputError unless each identifier is one token."""
         for subject in config.all_subjects:
             check_identifier(model, subject.identifier)
+
+    def choose_identifier(
+        self, model: Model, subject: SubjectConfig, taken: Collection[str]
+    ) -> str | None:
+        """An identifier for a subject that has none, or None if no more are left."""
+        words = suggestions(model, most=len(taken) + 1)
+        return next((word for word in words if word not in taken), None)
 
     def word(self, subject: SubjectConfig) -> str:
         """What `[V]` becomes in the prompts of a subject."""
@@ -121,18 +149,20 @@ class Method(ABC):
         """
 
 
-def checkpoint_gradients(part: torch.nn.Module) -> None:
+def checkpoint_gradients(part: Any) -> None:
     """Have a part compute its activations again in the backward pass, rather than keep them.
 
     In the form that needs no input with a gradient: the other one leaves adapters without any.
     """
-    if hasattr(part, "gradient_checkpointing_enable"):  # transformers
-        part.gradient_checkpointing_enable({"use_reentrant": False})
+    if isinstance(part, PreTrainedModel):
+        with quiet():  # its newer name isn't in every release
+            part.gradient_checkpointing_enable({"use_reentrant": False})
+        part.disable_input_require_grads()
     else:  # diffusers, whose own choice is that form
         part.enable_gradient_checkpointing()
 
 
-def text_encoders(model: Model) -> dict[str, torch.nn.Module]:
+def text_encoders(model: Model) -> dict[str, PreTrainedModel]:
     """The text encoders by their folder names."""
     folders = [spec.folder for spec in model.family.text_encoders]
     return dict(zip(folders, model.text_encoders, strict=True))

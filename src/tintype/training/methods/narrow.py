@@ -3,6 +3,7 @@
 import torch
 from torch import nn
 
+from tintype.models.quiet import quiet
 from tintype.runtime.quantize import FORMATS, quantize
 from tintype.types import MemoryConfig
 
@@ -14,6 +15,7 @@ KEPT = {"unet": ("conv_in", "conv_out")}
 def narrow(module: nn.Module, component: str, config: MemoryConfig) -> None:
     """Store a part's weights so, in place."""
     if config.base_precision in HALVES:
-        module.to(HALVES[config.base_precision])
+        with quiet():  # diffusers advises to load it so
+            module.to(HALVES[config.base_precision])
     elif config.base_precision in FORMATS:
         quantize(module, config.base_precision, keep=KEPT.get(component, ()))

@@ -37,8 +37,8 @@ def target_layers(modules: dict[str, nn.Module], config: AdapterConfig) -> dict[
     if isinstance(config.targets, tuple):
         return _matching(layers, config.targets)
     if config.targets in ENDS:
-        pattern = ENDS[config.targets]
-        return {c: [name for name in names if pattern.fullmatch(name)] for c, names in layers.items()}
+        ends = ENDS[config.targets]
+        return {c: [name for name in names if ends.fullmatch(name)] for c, names in layers.items()}
     kinds = KINDS[config.targets]
     return {
         component: [

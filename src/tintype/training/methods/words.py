@@ -1,6 +1,6 @@
 """New words on their way through training: a few embeddings train, the vocabulary stays."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +17,7 @@ from tintype.types import SubjectConfig, TrainConfig
 APART = 0.01  # of a row's standard deviation: how far vectors that begin as one word differ
 
 
-class LearntRows(nn.Module):
+class LearntRows(nn.Embedding):
     """An embedding table some of whose rows are a parameter of their own, `vectors` [n, width].
 
     The table itself is not touched: it stays as it is to the bit.
@@ -26,22 +26,18 @@ class LearntRows(nn.Module):
     places: Tensor
 
     def __init__(self, table: nn.Embedding, ids: Sequence[int]) -> None:
-        super().__init__()
-        self.table = table
-        self.vectors = nn.Parameter(table.weight.detach()[list(ids)].float().clone())
-        places = torch.full((table.num_embeddings,), -1, device=table.weight.device)
+        super().__init__(
+            table.num_embeddings, table.embedding_dim, _weight=table.weight, _freeze=True
+        )
+        self.vectors = nn.Parameter(self.weight[list(ids)].float().clone())
+        places = torch.full((self.num_embeddings,), -1, device=self.weight.device)
         places[list(ids)] = torch.arange(len(ids), device=places.device)
         self.register_buffer("places", places, persistent=False)
 
-    @property
-    def weight(self) -> Tensor:
-        """The whole table, as others read it."""
-        return self.table.weight
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """[…] to […, width]."""
-        places = self.places[ids]
-        known = self.table(ids)
+    def forward(self, input: Tensor) -> Tensor:
+        """Ids [...] to [..., width]."""
+        places = self.places[input]
+        known = super().forward(input)
         new = functional.embedding(places.clamp_min(0), self.vectors).to(known.dtype)
         return torch.where((places >= 0)[..., None], new, known)
 
@@ -115,8 +111,16 @@ def check_new_word(model: Model, subject: SubjectConfig) -> None:
         )
 
 
+def named_word(subject: SubjectConfig, taken: Collection[str]) -> str:
+    """A new word after a subject's name."""
+    name = "-".join(subject.called.split())
+    names = [f"<{name}>", *(f"<{name}-{number}>" for number in range(2, len(taken) + 2))]
+    return next(word for word in names if word not in taken)
+
+
 def add_words(model: Model, config: TrainConfig) -> Words:
     """Add each subject's identifier to the vocabularies, as `inversion` says, ready to train."""
+    assert config.learning_rate is not None, "a resolved config"
     own = config.inversion
     subjects = [s for s in config.all_subjects if is_new_word(s.identifier)]
     embeddings = [
@@ -130,21 +134,18 @@ def add_words(model: Model, config: TrainConfig) -> Words:
         name: float(encoder.get_input_embeddings().weight.norm(dim=1).max())
         for name, encoder in text_encoders(model).items()
     }
-    embedded = embed(model, embeddings)
+    ids = embed(model, embeddings).ids
     rows = {}
-    for (name, encoder), *places in zip(
-        text_encoders(model).items(), *(embedded.ids[s.identifier] for s in subjects), strict=True
-    ):
-        table = encoder.get_input_embeddings()
-        table.weight.requires_grad_(False)
-        rows[name] = LearntRows(table, [i for ids in places for i in ids])
+    for name, encoder in text_encoders(model).items():
+        places = [i for subject in subjects for i in ids[subject.identifier][name]]
+        rows[name] = LearntRows(encoder.get_input_embeddings(), places)
         encoder.set_input_embeddings(rows[name])
     return Words(
         tokens=tuple(subject.identifier for subject in subjects),
         count=own.vectors,
         rows=rows,
         longest=longest,
-        learning_rate=own.learning_rate,
+        learning_rate=own.learning_rate or config.learning_rate,
     )
 
 

@@ -1,0 +1,78 @@
+"""All that changes the trained parameters: an optimiser, its learning rate, and their average."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import torch
+
+from tintype.training.ema import Average
+from tintype.training.methods.method import Trained
+from tintype.training.optim.make import make_optimizer
+from tintype.training.optim.schedules import make_schedule
+from tintype.training.optim.table import optimizer_spec
+from tintype.types import TrainConfig
+
+
+class Updates:
+    """Made when the parameters are where they will train; raises as `make_optimizer`."""
+
+    def __init__(self, trained: Trained, config: TrainConfig) -> None:
+        self.parameters = trained.parameters
+        self.optimizer = make_optimizer(list(trained.groups), config)
+        self.schedule = make_schedule(self.optimizer, config)
+        decay = config.optimizer.ema_decay
+        self.average = None if decay is None else Average(self.parameters, decay)
+        self.optimizer_averages = optimizer_spec(config.optimizer.name).averages
+
+    def after_step(self, step: int) -> None:
+        """To be called after each step of the optimiser; `step` is how many there were."""
+        if self.average is not None:
+            self.average.update(self.parameters, step)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it beside the parameters."""
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "average": {} if self.average is None else self.average.values,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take up what `state` gave."""
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        if self.average is not None:
+            self.average.restore(state["average"])
+
+    @torch.no_grad()
+    def conclude(self) -> None:
+        """Leave the parameters as they are to be used: averaged, if anything averages them."""
+        if self.average is not None:
+            for name, parameter in self.parameters.items():
+                parameter.copy_(self.average.values[name])
+        elif self.optimizer_averages:
+            cast(Any, self.optimizer).eval()
+
+    @contextmanager
+    def concluded(self) -> Iterator[None]:
+        """The parameters as they are to be used; afterwards they train on from exactly where they
+        were."""
+        if self.average is not None:
+            self.average.swap(self.parameters)  # which takes no memory
+            try:
+                yield
+            finally:
+                self.average.swap(self.parameters)
+        elif self.optimizer_averages:
+            kept = [p.detach().clone() for p in self.parameters.values()]
+            self.conclude()
+            try:
+                yield
+            finally:
+                cast(Any, self.optimizer).train()
+                with torch.no_grad():  # its own way back rounds
+                    for parameter, value in zip(self.parameters.values(), kept, strict=True):
+                        parameter.copy_(value)
+        else:
+            yield

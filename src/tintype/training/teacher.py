@@ -1,0 +1,91 @@
+"""Prior preservation without class pictures: the base's own predictions are what is asked.
+
+The instance pictures' latents, with noise on them, are shown under the class prompt, where
+forgetting would begin; what the base made of them is the target.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from tintype.training.batch import Batch, Where
+from tintype.training.objective import Noised, Objective
+from tintype.training.seeds import stream_seed
+
+Predict = Callable[[Batch, Noised], Tensor]
+Base = Callable[[], AbstractContextManager[None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lesson:
+    """A batch under class prompts, with noise, and the base's prediction as its target."""
+
+    batch: Batch
+    noised: Noised
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher:
+    """Asks the base anew at each step, where it can be had while an adapter trains.
+
+    `weight` is the prior weight.
+    """
+
+    predict: Predict
+    objective: Objective
+    base: Base
+    weight: float
+
+    def lessons(self, batches: Sequence[Batch], where: Where) -> list[Lesson]:
+        """One for each of the batches, with noise of their own."""
+        first = len(batches)
+        return [self._ask(batch, where, first + part) for part, batch in enumerate(batches)]
+
+    @torch.no_grad()
+    def _ask(self, batch: Batch, where: Where, part: int) -> Lesson:
+        assert batch.class_prompts is not None, "instance pictures have class prompts"
+        asked = replace(
+            batch,
+            prompts=batch.class_prompts,
+            weights=batch.weights * self.weight,
+            prior=torch.ones_like(batch.prior),
+            mask=None,
+        )
+        noised = self.objective.noise(asked, where, part)
+        with self.base():
+            target = self.predict(asked, noised).float()
+        return Lesson(batch=asked, noised=replace(noised, target=target))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notebook:
+    """Lessons written down before the base's weights moved: one of them at each step."""
+
+    pages: tuple[list[Lesson], ...]
+
+    @classmethod
+    def of(
+        cls,
+        teacher: Teacher,
+        draw: Callable[[Where], Sequence[Batch]],
+        *,
+        seed: int,
+        pages: int,
+        on_page: Callable[[int], None],
+    ) -> "Notebook":
+        """Ask the base about `pages` draws of the data, which `seed` decides."""
+        own = stream_seed(seed, 0, 0, "prior")
+        written = []
+        for number in range(pages):
+            where = Where(seed=own, step=number)
+            written.append(teacher.lessons(draw(where), where))
+            on_page(number + 1)
+        return cls(pages=tuple(written))
+
+    def lessons(self, batches: Sequence[Batch], where: Where) -> list[Lesson]:
+        """A page that the place in the run decides."""
+        chance = torch.randint(len(self.pages), (1,), generator=where.generator("lesson"))
+        return self.pages[int(chance)]

@@ -1,0 +1,262 @@
+"""The pocket model's recipe: the pieces that need no art packages."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageDraw
+from recipes.pocket import (
+    bars,
+    captions,
+    compose,
+    concepts,
+    dreambooth,
+    grow,
+    lab,
+    lcm,
+    pack,
+    sprites,
+    training,
+    unet,
+    vae,
+    variants,
+)
+from recipes.pocket import fit as fitting
+from recipes.pocket.data import Art
+
+ORANGE = (240, 140, 40)
+
+
+def face(color: tuple[int, int, int] = ORANGE) -> np.ndarray:
+    """A disc with a dark outline, a white muzzle and two black eyes, (128, 128, 4)."""
+    image = Image.new("RGBA", (128, 128))
+    draw = ImageDraw.Draw(image)
+    draw.ellipse((14, 14, 114, 114), fill=(*color, 255), outline=(10, 10, 10, 255), width=4)
+    draw.ellipse((50, 76, 78, 98), fill=(255, 255, 255, 255))
+    for x in (44, 84):
+        draw.ellipse((x - 7, 48, x + 7, 62), fill=(5, 5, 5, 255))
+    return np.asarray(image)
+
+
+def test_lab_is_cielab_and_back() -> None:
+    red = lab.from_rgb(np.array((255, 0, 0)))
+    np.testing.assert_allclose(red, (53.24, 80.09, 67.2), atol=0.05)
+    colors = np.random.default_rng(0).uniform(0, 255, (50, 3))
+    np.testing.assert_allclose(lab.to_rgb(lab.from_rgb(colors)), colors, atol=0.1)
+
+
+@pytest.mark.parametrize("color", ["green", "blue", "black", "pink"])
+def test_recoloured_things_keep_outline_and_eyes(color: str) -> None:
+    before = Image.fromarray(face())
+    after = np.asarray(sprites.recolor(before, color), np.float32)
+    wanted = lab.from_rgb(np.float32(concepts.COLORS[color]))
+    assert np.linalg.norm(lab.from_rgb(after[30, 64, :3]) - wanted) < 8
+    for y, x in ((55, 44), (87, 64), (15, 64)):
+        assert np.abs(after[y, x] - face()[y, x]).max() < 25, (y, x)
+
+
+def test_hats_sit_on_the_head_and_glasses_on_the_eyes() -> None:
+    layer = Image.fromarray(face())
+    found = sprites.find_face(layer)
+    assert abs(found.eyes - 55) <= 4
+    assert abs(found.apart - 20) <= 4
+    art = np.zeros((128, 128, 4), np.uint8)
+    art[40:90, 20:108] = (20, 200, 20, 255)
+    rows = {}
+    for worn in ("hat", "glasses", "scarf"):
+        changed = np.asarray(sprites.wear(layer, worn, "", art)) != face()
+        rows[worn] = np.flatnonzero(changed.any((1, 2)))
+    assert rows["hat"].max() < found.eyes - 10
+    assert abs(rows["glasses"].mean() - 55) < 6
+    assert rows["scarf"].min() > 62
+
+
+def specs() -> list[Art]:
+    names = ("cat", "dog", "top hat", "crown", "glasses", "sunglasses", "bow")
+    return [Art(n, "noto", n, n, True, False) for n in names]
+
+
+def test_captions_tell_what_is_shown() -> None:
+    random = np.random.default_rng(0)
+    spec = compose.Spec(
+        art=(0, 1),
+        nouns=("cat", "dog"),
+        style="noto",
+        relation="left",
+        tint="green",
+        background="beach",
+    )
+    text = captions.caption(spec, random)
+    assert "green" in text
+    assert "left" in text
+    assert "beach" in text
+    worn = compose.Spec(art=(0,), nouns=("cat",), style="", worn="hat", worn_color="red")
+    assert captions.caption(worn, random).endswith("cat wearing a red hat") or "face" in (
+        captions.caption(worn, random)
+    )
+    assert captions.article("owl") == "an owl"
+    assert captions.article("unicorn") == "a unicorn"
+    assert captions.article("red socks") == "red socks"
+
+
+@pytest.mark.parametrize("size", [(128, 128), (96, 144), (192, 128)])
+def test_things_stay_round_at_every_size(size: tuple[int, int]) -> None:
+    spec = compose.Spec(art=(0,), nouns=("cat",), style="noto", background="blue")
+    art = face(color=(250, 250, 40))[None]
+    picture = compose.render(spec, art, np.random.default_rng(0), size=size).astype(int)
+    assert picture.shape == (size[1], size[0], 3)
+    yellow = picture[..., 0] - picture[..., 2] > 120
+    rows, columns = np.flatnonzero(yellow.any(1)), np.flatnonzero(yellow.any(0))
+    assert abs(np.ptp(rows) - np.ptp(columns)) <= 4
+    assert abs(columns.mean() - size[0] / 2) < 4
+
+
+def test_every_choice_can_be_drawn() -> None:
+    index = specs()
+    choose = compose.Chooser(index, {"first": 1.0})
+    random = np.random.default_rng(1)
+    art = np.stack([face()] * len(index))
+    chosen = [choose(random) for _ in range(200)]
+    assert {s.worn for s in chosen} - {""}
+    assert {len(s.art) for s in chosen} == {1, 2}
+    assert {s.size for s in chosen} == {"", "small", "big"}
+    for spec in chosen[:40]:
+        assert compose.render(spec, art, random).shape == (128, 128, 3)
+        assert captions.caption(spec, random)
+
+
+def test_concepts_are_many_and_told_apart() -> None:
+    names = [c.name for c in concepts.CONCEPTS]
+    assert len(names) == len(set(names)) > 400
+    assert abs(sum(concepts.ALL_TIERS.values()) - 1) < 1e-6
+    assert {c.tier for c in concepts.CONCEPTS} == set(concepts.ALL_TIERS)
+    assert set(concepts.TIERS) <= set(concepts.ALL_TIERS)
+    assert concepts.split_emoji("🐻‍❄️🐪") == ["🐻‍❄", "🐪"]
+
+
+def test_grown_networks_do_what_they_did() -> None:
+    torch.manual_seed(0)
+    old, new = unet.make(8, (16, 32)), unet.make(12, (16, 32))
+    grow.denoiser(old, new)
+    z, words, t = torch.randn(2, 12, 8, 8), torch.randn(2, 32, 192), torch.tensor((10, 900))
+    with torch.no_grad():
+        grown = new(z, t, words).sample
+        torch.testing.assert_close(grown[:, :8], old(z[:, :8], t, words).sample)
+    assert grown[:, 8:].abs().max() == 0
+
+
+def test_a_teachers_step_follows_the_noise() -> None:
+    math = lcm.Consistency(torch.device("cpu"))
+    x, noise = torch.randn(4, 3, 8, 8), torch.randn(4, 3, 8, 8)
+    late, early = torch.tensor((999, 599, 59, 19)), torch.tensor((979, 579, 39, -1))
+    z = math.jump(x, noise, late)
+    a, s = (math.alphas[late].sqrt(), (1 - math.alphas[late]).sqrt())
+    v = a[:, None, None, None] * noise - s[:, None, None, None] * x
+    clean, found = math.clean(z, v, late)
+    torch.testing.assert_close(clean, x, atol=1e-4, rtol=1e-3)
+    arrived = math.jump(clean, found, early)
+    torch.testing.assert_close(arrived, math.jump(x, noise, early), atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(arrived[3], x[3], atol=1e-3, rtol=1e-3)
+    zero = torch.zeros(4, dtype=torch.long)
+    torch.testing.assert_close(math.boundary(z, x, zero), z)
+
+
+def test_edges_are_thin_and_masks_are_of_all_kinds() -> None:
+    x = torch.full((1, 3, 32, 32), -1.0)
+    x[..., 16:] = 1
+    lines = variants.edges(x)
+    assert lines.shape == (1, 3, 32, 32)
+    assert set(lines.unique().tolist()) == {0.0, 1.0}
+    assert (lines[0, 0].sum(1) == 1).all()
+    torch.manual_seed(0)
+    drawn = variants.masks(64, 32, torch.device("cpu"))
+    assert drawn.shape == (64, 1, 32, 32)
+    assert set(drawn.unique().tolist()) == {0.0, 1.0}
+    shares = drawn.mean((1, 2, 3))
+    assert shares.min() < 0.2
+    assert shares.max() == 1
+
+
+def plan(minutes: float) -> fitting.Plan:
+    return fitting.Plan(name="line", minutes=minutes, batch=16, peak=0.05)
+
+
+def train_line(work: Path, minutes: float) -> int:
+    """Fit y = 2x; return the steps that its checkpoint tells."""
+
+    def loss_of(model: torch.nn.Module, count: int, step: int, progress: float) -> torch.Tensor:
+        x = torch.randn(count, 1)
+        return (model(x) - 2 * x).square().mean()
+
+    fitting.fit(plan(minutes), work, torch.nn.Linear(1, 1), loss_of)
+    return int(json.loads((work / "line.json").read_text())["step"])
+
+
+def test_training_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = train_line(tmp_path, 0.005)
+    assert train_line(tmp_path, 0.01) > first
+    state = training.load(tmp_path / "line.pt")
+    assert state is not None
+    assert abs(float(state["model"]["weight"]) - 2) < 0.5
+    monkeypatch.setenv(training.DEADLINE, "0")
+    before = json.loads((tmp_path / "line.json").read_text())["spent"]
+    train_line(tmp_path, 60)
+    assert json.loads((tmp_path / "line.json").read_text())["spent"] - before < 1
+    assert len((tmp_path / "log-line.jsonl").read_text().splitlines()) == 3
+
+
+def test_shards_come_back_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pack, "SHARD", 4000)
+    weights = {"w": torch.randn(64, 64), "n": torch.arange(3)}
+    (tmp_path / "here").mkdir()
+    training.save(tmp_path / "here/unet.pt", model=weights, ema=weights, step=7, spent=1.0)
+    parts = pack.collect(tmp_path / "here", ("unet", "vae"), tmp_path / "out")
+    assert len(parts) > 1
+    assert pack.land(tmp_path / "out", tmp_path / "there") == ["unet.pt"]
+    state = training.load(tmp_path / "there/unet.pt")
+    assert state is not None
+    assert state["step"] == 7
+    assert state["ema"]["w"].dtype == torch.float32
+    torch.testing.assert_close(state["ema"]["w"], weights["w"].half().float())
+
+
+def test_bars_say_what_was_asked_and_what_came() -> None:
+    report = {"recognition": {"top5": 0.84}, "autoencoder": {"art": 30.1}, "seconds a picture": 2.0}
+    rows = {b.name: b.row(report) for b in bars.BARS}
+    assert rows["100 concepts, one draw each, in the first 5"][2:] == ("84 of 100", "no")
+    assert rows["autoencoder on held-out art"][2:] == ("30.1 dB", "yes")
+    assert rows["seconds a picture, 20 steps"][3] == "no"
+    assert rows["pocket-xl"][2:] == ("not measured", "no")
+    assert bars.table(report).count("\n") == len(bars.BARS) + 2
+
+
+def test_a_character_counts_when_likeness_class_and_time_are_kept(tmp_path: Path) -> None:
+    figures = {
+        "subject_similarity": {"before": 0.2, "after": 0.75},
+        "instance_similarity": 0.8,
+        "class_preservation": 0.95,
+    }
+    seconds = {"training": 50.0, "drawing after": 30.0}
+    path = tmp_path / "metrics.json"
+    path.write_text(json.dumps({"figures": figures, "seconds": seconds}))
+    assert dreambooth.figures(path) == {"way": 0.917, "drift": 0.05, "seconds": 50.0, "met": True}
+    figures["class_preservation"] = 0.85
+    path.write_text(json.dumps({"figures": figures, "seconds": seconds}))
+    assert not dreambooth.figures(path)["met"]
+
+
+def test_the_autoencoder_grows_without_changing_its_channels() -> None:
+    torch.manual_seed(0)
+    old, new = vae.make(8), vae.make(12)
+    x = torch.rand(16, 3, 32, 32) * 2 - 1
+    x = torch.nn.functional.interpolate(x, 64, mode="bilinear")
+    vae.linear.fit_encoder(old, x)
+    with torch.no_grad():
+        z = old.encode(x).latent_dist.mean
+        grow.coder(old, new, x)
+        both = new.encode(x).latent_dist.mean
+        torch.testing.assert_close(both[:, :8], z, atol=0.05, rtol=0.05)
+        torch.testing.assert_close(vae.linear.encode(new, x), both, atol=1e-3, rtol=1e-3)
+        assert both[:, 8:].std() > 0.05

@@ -1,0 +1,78 @@
+"""Prior preservation without class pictures: the base's own predictions are the targets."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from diffusers import UNet2DConditionModel
+
+from tests.training.helpers import CLASS, make_config, make_task, run_fit
+from tests.training.plain import Plain
+from tintype.models.load import load
+from tintype.training.task import Task
+from tintype.types import Progress
+
+MODEL = {"prior": {"source": "model", "pictures": 6, "weight": 0.5}, "class_dir": None}
+METHODS: list[dict[str, Any]] = [
+    {"method": "dreambooth"},
+    {"method": "lora", "adapter": {"rank": 4, "dropout": 0.2}, "train_text_encoder": True},
+    {"method": "custom-diffusion", "identifier": "<rex>"},
+    {"method": "pivotal", "identifier": "<rex>", "adapter": {"rank": 4}},
+]
+
+
+def shake(task: Task) -> None:
+    """Move all that trains."""
+    with torch.no_grad():
+        for parameter in task.trained.parameters.values():
+            parameter += 0.1 * torch.randn_like(parameter)
+
+
+@pytest.mark.parametrize("values", METHODS, ids=lambda values: values["method"])
+def test_targets_are_the_predictions_of_the_base(
+    values: dict[str, Any], sdxl_folder: Path, tmp_path: Path
+) -> None:
+    task = make_task(tmp_path, load(sdxl_folder, device="cpu"), **values, **MODEL)
+    assert task.teacher is not None
+    task.parts.eval()
+    shake(task)
+    where = task.where(3)
+    batches = task.data.draw(where)
+    [lesson] = task.teacher.lessons(batches, where)
+    plain = Plain.load(sdxl_folder, ("", CLASS))
+    assert isinstance(plain.parts["unet"], UNet2DConditionModel)
+    plain.parts["unet"].eval()
+    with torch.no_grad():
+        expected = plain.predict(lesson.noised.inputs, lesson.noised.timesteps, [CLASS] * 2, None)
+        mine = task.predict(lesson.batch, lesson.noised)
+    torch.testing.assert_close(lesson.noised.target, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(mine, expected, rtol=1e-2, atol=1e-2), "what trains has moved"
+    assert lesson.batch.prior.all()
+    assert float(lesson.batch.weights.sum()) == pytest.approx(0.5)
+    [instance] = batches
+    noised = task.objective.noise(instance, where)
+    assert not torch.equal(noised.inputs, lesson.noised.inputs), "noise of its own"
+
+
+@pytest.mark.parametrize("values", METHODS, ids=lambda values: values["method"])
+def test_it_begins_at_nothing_and_holds_back(
+    values: dict[str, Any], sd_folder: Path, tmp_path: Path
+) -> None:
+    task = make_task(tmp_path, load(sd_folder, device="cpu"), **values, **MODEL)
+    task.parts.eval()
+    first = task.step(task.where(0))
+    assert float(first["parts"][1]) < 1e-9
+    assert float(first["loss"].detach()) == pytest.approx(float(first["parts"][0]), rel=1e-4)
+    shake(task)
+    loss, (instance, prior) = (task.step(task.where(0))[name] for name in ("loss", "parts"))
+    assert prior > 1e-3
+    assert float(loss.detach()) == pytest.approx(float(instance + 0.5 * prior), rel=1e-4)
+    config = make_config(tmp_path, sd_folder, **values, **MODEL)
+    _, events = run_fit(tmp_path, config)
+    rows = [line.split(",") for line in (tmp_path / "run" / "metrics.csv").read_text().split()]
+    assert [row[rows[0].index("prior_loss")] != "" for row in rows[1:]] == [True] * 4
+    assert not (tmp_path / "cache" / "class-pictures").exists()
+    pages = [e.step for e in events if isinstance(e, Progress) and e.phase == "prior"]
+    written_down = values["method"] in ("dreambooth", "custom-diffusion")
+    assert pages == ([0, 1, 2, 3] if written_down else [])
