@@ -23,12 +23,16 @@ from PIL import Image
 
 from tintype.models.load import load
 from tintype.models.model import Model
-from tintype.text.encode import encode, tokenize
-from tintype.training.cache import cache_latents
+from tintype.pictures import read_picture
+from tintype.text.encode import tokenize
 from tintype.training.callbacks import Between
-from tintype.training.data import crops, read_picture
+from tintype.training.data.crops import crops
+from tintype.training.data.prepare import Preparation
+from tintype.training.data.sources import Sources
 from tintype.training.interrupt import StopWish
-from tintype.training.task import DreamBooth, TrainData
+from tintype.training.methods import method
+from tintype.training.resolve import resolve
+from tintype.training.task import Task
 from tintype.training.trainer import Place, train
 from tintype.types import Event, Progress, TrainConfig
 
@@ -38,6 +42,7 @@ CLOCK = time.perf_counter
 
 def make_files(folder: Path, count: int) -> list[Path]:
     """JPEG pictures of 1024 px."""
+    folder.mkdir()
     paths = [folder / f"{index}.jpg" for index in range(count)]
     for index, path in enumerate(paths):
         noise = Image.effect_noise((64, 64), 80 + index).resize((1024, 1024))
@@ -48,30 +53,25 @@ def make_files(folder: Path, count: int) -> list[Path]:
 class Ours:
     """The LightningModule in Lightning's loop."""
 
-    def __init__(self, model: Model, config: TrainConfig, files: list[Path], run: Path) -> None:
-        assert config.resolution is not None, "a complete config"
-        half = len(files) // 2
-        caches = [
-            cache_latents(
-                model.vae,
-                [crops(read_picture(path), config.resolution, count=1, seed=0) for path in some],
-                flip_probability=0.5,
-                on_progress=lambda done: None,
-            )
-            for some in (files[:half], files[half:])
-        ]
-        prompts = ["a photo of sks dog", "a photo of a dog", ""]
-        self.data = TrainData(
-            instance=caches[0],
-            prior=caches[1],
-            prompts=encode(model, prompts),
-            ids=tokenize(model, prompts),
+    def __init__(self, model: Model, config: TrainConfig) -> None:
+        way = method(config.method)
+        preparation = Preparation(
+            model,
+            config,
+            way,
+            Sources.find(config, None),
+            on_event=lambda event: None,
+            heed=lambda: None,
         )
-        self.model, self.config, self.run = model, config, run
+        preparation.draw_class_pictures(config.pictures or Path())
+        self.trained = way.make_ready(model, config)
+        self.data = preparation.cache()
+        self.model, self.config = model, config
 
     def seconds(self) -> float:
         """Seconds a step, the first few left out."""
         assert self.config.steps is not None, "a complete config"
+        assert self.config.out is not None, "a complete config"
         times: list[float] = []
 
         def tell(event: Event) -> None:
@@ -79,22 +79,22 @@ class Ours:
                 times.append(CLOCK())
 
         between = Between(
-            self.run,
+            self.config.out,
             data_hash="",
             config_hash="",
             wish=StopWish(),
             sample=lambda step: None,
             on_event=tell,
         )
-        task = DreamBooth(self.model, self.config, self.data, 0)
-        task.trained.requires_grad_(True).train()
-        train(task, between, Place.of(self.config, "auto"), self.run)
+        task = Task(self.model, self.config, self.trained, self.data)
+        task.parts.train()
+        train(task, between, Place.of(self.config, "auto"), self.config.out)
         synchronize()
         return (times[-1] - times[WARM_UP]) / (len(times) - 1 - WARM_UP)
 
     def parts(self) -> dict[str, float]:
         """Milliseconds of each part of a step, taken alone, without Lightning."""
-        task = DreamBooth(self.model, self.config, self.data, 0)
+        task = Task(self.model, self.config, self.trained, self.data)
         optimizer = task.configure_optimizers()["optimizer"]
         spent: dict[str, list[float]] = {}
 
@@ -106,10 +106,12 @@ class Ours:
             spent.setdefault(name, []).append(CLOCK() - began)
 
         for step in range(20):
+            where = task.where(step)
             with timed("draw"):
-                draw = task.draw(step)
+                [batch] = task.data.draw(where)
+                noised = task.objective.noise(batch, where)
             with timed("forward"):
-                loss = task.losses(draw).sum()
+                loss = task.losses(batch, noised).sum()
             with timed("backward"):
                 loss.backward()
             with timed("clip"):
@@ -202,18 +204,23 @@ def main() -> None:
     for part in (model.vae, *model.text_encoders):
         part.requires_grad_(False)
     with tempfile.TemporaryDirectory() as folder:
-        config = TrainConfig(
-            pictures=Path(folder),
+        root = Path(folder)
+        files = make_files(root / "photos", 4) + make_files(root / "class", 4)
+        given_config = TrainConfig(
+            pictures=root / "photos",
+            class_dir=root / "class",
             class_noun="dog",
+            out=root,
             steps=given.steps,
             batch_size=given.batch_size,
             learning_rate=5e-6,
             resolution=model.native_size,
             checkpoint_every=10**9,
             sample_every=0,
+            prior={"pictures": 4},
         )
-        files = make_files(Path(folder), 8)
-        ours, plain = Ours(model, config, files, Path(folder)), Plain(model, config, files)
+        config = resolve(given_config, model)
+        ours, plain = Ours(model, config), Plain(model, config, files)
         ways: dict[str, Callable[[], float]] = {
             "ours": ours.seconds,
             "plain": lambda: plain.seconds(reading=False),

@@ -15,6 +15,7 @@ from tintype.types import (
     PushRequest,
     TrainConfig,
     TrainResult,
+    UpscaleRequest,
 )
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class Service:
         """Draw: Progress for each step, a GeneratedImage for each picture; close to cancel."""
         from tintype.generation.engine import draw_many
         from tintype.generation.library import Library
+        from tintype.models.control.find import find_control
         from tintype.schedulers import canonical
 
         canonical(request.scheduler)  # a typing error shouldn't wait for gigabytes to load
@@ -97,6 +99,7 @@ class Service:
             library=library,
             cache=self._encoded,
             load=lambda name: self.refiner(name, emit=emit),
+            find=lambda name: find_control(name, offline=self.settings.offline, on_event=emit),
         )
 
     def expand(self, request: GenerateRequest) -> list[GenerateRequest]:
@@ -114,6 +117,15 @@ class Service:
         styles = read_styles(file) if request.styles and file else {}
         lines = wildcard_lines(self.settings.wildcards_dir)
         return expand_request(request, styles=styles, lines=lines)
+
+    def upscale(self, request: UpscaleRequest) -> Iterator[Path]:
+        """Write larger pictures to the folder for pictures, with what is written in them.
+
+        Raises PictureError for what is no picture, ConfigError for an unknown upscaler.
+        """
+        from tintype.generation.upscale import upscale
+
+        return upscale(request, self.settings.out_dir)
 
     def train(self, config: TrainConfig, *, emit: Emit = ignore) -> TrainResult:
         """Run a training to its end, or until the person interrupts it."""

@@ -9,30 +9,16 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
+from tests.generation.nets import save_controlnet
 from tests.training.helpers import noise_picture
 from tintype.errors import ModelError, WeightsError
-from tintype.generation.control.preprocess import PREPROCESSORS, preprocess
+from tintype.generation.control.preprocess import INPAINT, PREPROCESSORS, preprocess
 from tintype.generation.engine import draw
 from tintype.models.load import load
 from tintype.models.model import Model
 from tintype.types import GeneratedImage, GenerateRequest
 
 STEPS = 5
-
-
-def save_controlnet(folder: Path, base: Path, seed: int) -> Path:
-    """A random ControlNet for the UNet in `base`, whose residuals aren't zero."""
-    unet = diffusers.UNet2DConditionModel.from_pretrained(base / "unet")
-    torch.manual_seed(seed)
-    net = diffusers.ControlNetModel.from_unet(
-        unet, conditioning_embedding_out_channels=(4, 8, 8, 8)
-    )
-    with torch.no_grad():
-        for block in (*net.controlnet_down_blocks, net.controlnet_mid_block):
-            block.weight.normal_(std=0.2)
-        net.controlnet_cond_embedding.conv_out.weight.normal_(std=0.2)
-    net.save_pretrained(folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +98,9 @@ def test_a_controlnet_must_be_one_and_fit(
     weights.write_bytes(weights.read_bytes()[:-50])
     for path, error, message in (
         (sd_folder, ModelError, "is no ControlNet"),
-        (tmp_path / "none", ModelError, "is no ControlNet"),
+        (tmp_path / "none", ModelError, "there is no such file or folder"),
+        ("sdxl-cany", ModelError, "Did you mean sdxl-canny"),
+        ("sdxl-canny", ModelError, "is not .* in the hub's cache"),
         (other, ModelError, "for another family"),
         (broken, WeightsError, "can't be read"),
     ):
@@ -126,7 +114,7 @@ def test_preprocessors_keep_the_size(name: str) -> None:
     photo = noise_picture(3, (90, 60))
     made = preprocess(photo, name)
     assert (made.size, made.mode) == ((90, 60), "RGB")
-    assert (made.tobytes() == photo.tobytes()) == (name == "none")
+    assert (made.tobytes() == photo.tobytes()) == (name in ("none", INPAINT))
     assert made.tobytes() == preprocess(photo, name).tobytes()
 
 

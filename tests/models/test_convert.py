@@ -15,16 +15,20 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTextModel
 
 from tests import tiny
-from tests.models.test_single_file import assert_equal, ldm_state
+from tests.models.ldm import open_clip, prefixed, unet_to_ldm, vae_to_ldm
+from tests.models.test_single_file import PUBLISHED, assert_equal, ldm_state
 from tintype.errors import InputError, ModelError, StorageError, WeightsError
-from tintype.models.assemble import empty_unet
+from tintype.models.assemble import empty_text_encoder, empty_unet, empty_vae
 from tintype.models.convert.convert import Converted
 from tintype.models.convert.convert import convert as convert_request
-from tintype.models.convert.names import unet_names
+from tintype.models.convert.names import unet_names, vae_names
+from tintype.models.convert.original import open_clip_tensors
 from tintype.models.convert.tensors import lazy, write_safetensors
 from tintype.models.headers import read_header
 from tintype.models.load import load
 from tintype.models.model import Model
+from tintype.models.prefixes import UNET, VAE
+from tintype.models.registry import family
 from tintype.types import ConvertRequest
 
 V_ZERO = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
@@ -106,6 +110,10 @@ def test_diffusers_reads_our_single_files_to_the_bit(kind: str, tmp_path: Path) 
     save = {**MODELS, "sd2": save_full_depth_sd2}[kind]
     folder = save(tmp_path / kind)
     convert(folder, tmp_path / "model.safetensors")
+    if kind == "sd2":
+        # what other tools expect, though the last layer conditions nothing
+        names = read_header(tmp_path / "model.safetensors").tensors
+        assert "cond_stage_model.model.transformer.resblocks.23.ln_1.weight" in names
     pipeline_class = getattr(diffusers, load(folder, device="cpu").family.pipeline)
     options: dict[str, Any] = {"safety_checker": None} if kind != "sdxl" else {}
     expected = pipeline_class.from_pretrained(folder, **options)
@@ -133,6 +141,9 @@ def test_diffusers_reads_our_folders_to_the_bit(kind: str, tmp_path: Path) -> No
     for name, part in reference.parts.items():
         state = getattr(got, name).state_dict()
         assert all(torch.equal(state[key], tensor) for key, tensor in part.state_dict().items())
+    # older releases of transformers know the text encoder by these names alone
+    text = load_file(tmp_path / "folder" / "text_encoder" / "model.safetensors")
+    assert all(name.startswith("text_model.") for name in text)
     vocabulary = json.loads((tmp_path / "folder/tokenizer/vocab.json").read_text("utf-8"))
     assert vocabulary == dict(
         sorted(reference.tokenizers[0].get_vocab().items(), key=lambda i: i[1])
@@ -178,7 +189,8 @@ def test_precisions(dtype: str, tmp_path: Path, sd_folder: Path) -> None:
     convert(tmp_path / "m.safetensors", tmp_path / "m")
     loaded = load(tmp_path / "m", device="cpu")
     for name, part in reference.parts.items():
-        stored = load_file(next((tmp_path / "m" / name).glob("*.safetensors")))
+        file = load_file(next((tmp_path / "m" / name).glob("*.safetensors")))
+        stored = {key.removeprefix("text_model."): tensor for key, tensor in file.items()}
         for key, tensor in part.state_dict().items():
             eight = dtype == "fp8" and tensor.dim() > 1 and name != "vae"
             kind = torch.float8_e4m3fn if eight else plain_kind
@@ -284,6 +296,27 @@ def test_what_is_asked_in_vain(
     with pytest.raises(InputError, match=told):
         convert(sd_folder, tmp_path / out, **options)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_names_are_those_of_the_originals(name: str) -> None:
+    """In full size, without storage, against names worked out by hand."""
+    published = PUBLISHED[name]
+    with torch.device("meta"):
+        unet, vae = empty_unet(published["unet"]), empty_vae(published["vae"])
+        config = next(published[part] for part in published if part.startswith("text"))
+        encoder = empty_text_encoder("CLIPTextModelWithProjection", config)
+    state = unet.state_dict()
+    expected = prefixed(UNET, unet_to_ldm(state, int(unet.config.layers_per_block)))
+    assert unet_names(state.keys(), unet.config) == dict(zip(state, expected, strict=True))
+    state = vae.state_dict()
+    expected = prefixed(VAE, vae_to_ldm(state))
+    assert vae_names(state.keys(), vae.config) == dict(zip(state, expected, strict=True))
+    entries = lazy(encoder.state_dict())
+    spec = family("sdxl").text_encoders[1]
+    got = open_clip_tensors(spec, entries)
+    reference = prefixed(spec.prefix, open_clip(encoder.state_dict()))
+    assert {n: e.shape for n, e in got.items()} == {n: t.shape for n, t in reference.items()}
 
 
 def test_a_model_without_names_in_the_original_layout_says_so() -> None:

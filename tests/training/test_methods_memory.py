@@ -90,15 +90,17 @@ def test_narrow_layers_are_the_wide_ones_nearly(kind: str) -> None:
     torch.testing.assert_close(mine, theirs)
 
 
-@pytest.mark.parametrize("precision", ["bf16", "16", "fp8", "int8", "nf4"])
-@pytest.mark.parametrize("kind", ["lora", "dora"])
+@pytest.mark.parametrize(
+    ("precision", "kind"),
+    [("bf16", "lora"), ("16", "lora"), ("fp8", "lora"), ("int8", "dora"), ("nf4", "lora")],
+)
 def test_a_lora_trains_in_float32_on_a_narrow_base(
-    precision: str, kind: str, sdxl_folder: Path, tmp_path: Path
+    precision: str, kind: str, sd_folder: Path, tmp_path: Path
 ) -> None:
     values = {"method": "lora", "adapter": {"rank": 4, "kind": kind, "targets": "all"}}
-    wide = make_task(tmp_path, load(sdxl_folder, device="cpu"), **values)
+    wide = make_task(tmp_path, load(sd_folder, device="cpu"), **values)
     narrow = make_task(
-        tmp_path, load(sdxl_folder, device="cpu"), memory={"base_precision": precision}, **values
+        tmp_path, load(sd_folder, device="cpu"), memory={"base_precision": precision}, **values
     )
     assert {p.dtype for p in narrow.trained.parameters.values()} == {torch.float32}
     assert base_bytes(narrow) < 0.6 * base_bytes(wide)

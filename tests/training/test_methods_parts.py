@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.training.helpers import losses_of, make_config, make_task, run_fit
+from tests.training.helpers import make_config, make_task, run_fit
 from tintype.errors import ConfigError, InputError
 from tintype.models.load import load
 from tintype.types import Note
@@ -60,8 +60,9 @@ def test_every_kind_of_adapter_trains_and_begins_as_the_base(
     with torch.no_grad():
         mine, plain = (t.step(t.where(0))["loss"] for t in (task, base))
     torch.testing.assert_close(mine, plain, rtol=1e-4, atol=1e-5)
-    run_fit(tmp_path, make_config(tmp_path, sd_folder, **values))
-    assert len(losses_of(tmp_path / "run")) == 4
+    task.parts.train()
+    task.step(task.where(0))["loss"].backward()
+    assert any(p.grad is not None and p.grad.any() for p in task.trained.parameters.values())
 
 
 def test_a_rank_larger_than_a_layer_is_clamped_with_a_note(sd_folder: Path, tmp_path: Path) -> None:

@@ -59,13 +59,13 @@ def test_every_method_has_a_page() -> None:
         assert f"method: {method}\n" in text
 
 
-# Enough for the subject to show, at the learning rates that suit the embedded model.
-LEARNING: dict[str, dict[str, Any]] = {
-    "dreambooth": {"steps": 100},
-    "lora": {"steps": 120},
-    "textual-inversion": {"steps": 120},
-    "pivotal": {"steps": 120},
-    "custom-diffusion": {"steps": 120},
+# Enough for the subject to show, at the embedded model's own learning rates.
+STEPS = {
+    "dreambooth": 80,
+    "lora": 100,
+    "textual-inversion": 120,
+    "pivotal": 100,
+    "custom-diffusion": 100,
 }
 PROMPTS = ("a photo of [V] cat", "a [V] cat on the beach")
 
@@ -99,12 +99,11 @@ def test_it_learns_the_subject(method: str, tmp_path: Path) -> None:
         sample_every=0,
         prior={"weight": 0},
         data={"flip_probability": 0.0},
-        **LEARNING[method],
+        steps=STEPS[method],
     )
     result, _ = run_fit(tmp_path, config, model=base)
     trained = load(result.out, device="cpu", dtype=torch.float32)
     word = trained.card.identifier
     assert word is not None
     after = subject_similarity(metrics.image_embeddings(pictures_of(trained, word)), instances)
-    print(f"{method}: {before:.3f} -> {after:.3f}")
-    assert after > before + 0.1
+    assert after > before + 0.2

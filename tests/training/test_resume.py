@@ -46,14 +46,18 @@ def stop_after(step: int):  # type: ignore[no-untyped-def]
             "prior": {"source": "model"},
             "class_dir": None,
         },
-        {"method": "lora", "adapter": {"kind": "dora"}, "memory": {"base_precision": "int8"}},
+        {
+            "method": "lora",
+            "adapter": {"kind": "dora"},
+            "memory": {"base_precision": "int8"},
+            "freeze": ["unet.down_blocks.*"],
+        },
         {
             "method": "lora",
             "adapter": {"kind": "oft", "rank": 4},
             "memory": {"base_precision": "bf16", "gradient_checkpointing": True},
             "precision": "bf16-mixed",
         },
-        {"method": "lora", "adapter": {"kind": "lokr"}, "freeze": ["unet.down_blocks.*"]},
         {
             "method": "textual-inversion",
             "identifier": "<rex>",

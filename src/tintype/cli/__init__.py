@@ -1,5 +1,6 @@
 """The shell front: flags to requests, events to bars; no logic of its own."""
 
+import logging
 import sys
 from typing import Annotated
 
@@ -10,6 +11,7 @@ from tintype.cli import models
 from tintype.cli.convert import convert, merge, push
 from tintype.cli.generate import generate, schedulers
 from tintype.cli.train import demo, evaluate, train
+from tintype.cli.upscale import upscale
 from tintype.errors import TintypeError
 from tintype.version import __version__
 
@@ -31,13 +33,15 @@ def root(
         raise typer.Exit
 
 
-for command in (demo, train, generate, evaluate, convert, merge, push, schedulers):
+for command in (demo, train, generate, upscale, evaluate, convert, merge, push, schedulers):
     app.command()(command)
 app.add_typer(models.app, name="models")
 
 
 def main() -> None:
     """Run the command line; an error that we raise on purpose is a message and exit code 2."""
+    # where it is installed, peft loads it, and it speaks of kernels that it can do without
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         app()
     except TintypeError as error:

@@ -29,6 +29,10 @@ def train(
     pictures: Annotated[Path | None, typer.Argument(help="A folder of 3-5 pictures.")] = None,
     class_noun: Annotated[str | None, typer.Option(help="What it is: dog, toy, duck…")] = None,
     model: ModelFlag = None,
+    method: Annotated[
+        str | None, typer.Option(help="dreambooth, lora, textual-inversion, pivotal…")
+    ] = None,
+    identifier: Annotated[str | None, typer.Option(help="The rare word for it.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; default runs/NAME.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Instance pictures a step.")] = None,
@@ -50,11 +54,12 @@ def train(
     allow_pickle: PickleFlag = None,
     offline: OfflineFlag = None,
 ) -> None:
-    """Teach a model a subject (DreamBooth with prior preservation)."""
+    """Teach a model a subject, by DreamBooth, LoRA or other methods."""
     service = Service(load_settings(device=device, allow_pickle=allow_pickle, offline=offline))
     flags = {
-        "pictures": pictures, "class_noun": class_noun, "model": model, "out": out,
-        "steps": steps, "batch_size": batch_size, "learning_rate": learning_rate, "seed": seed,
+        "pictures": pictures, "class_noun": class_noun, "model": model, "method": method,
+        "identifier": identifier, "out": out, "steps": steps, "batch_size": batch_size,
+        "learning_rate": learning_rate, "seed": seed,
         "class_dir": class_dir, "checkpoint_every": checkpoint_every,
         "prior": None if class_pictures is None else {"pictures": class_pictures},
     }  # fmt: skip

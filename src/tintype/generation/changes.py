@@ -1,4 +1,5 @@
-"""Changes to a model for the length of one evaluation: seamless edges, FreeU, perturbed attention.
+"""Changes to a model for the length of one evaluation: seamless edges, FreeU, perturbed attention,
+a VAE that works by tiles.
 
 Each is put in and taken out again between two yields, so that nobody else sees it.
 """
@@ -17,8 +18,12 @@ from diffusers.models.attention_processor import (
 from torch import Tensor
 from torch.nn import functional
 
+from tintype.errors import ConfigError
 from tintype.models.model import Model
 from tintype.types import GenerateRequest
+
+# The decoder's largest layers take some 8 GB at this size in fp32, and more beyond.
+PIXELS_AT_ONCE = 1536 * 1536
 
 
 def changes_anything(request: GenerateRequest) -> bool:
@@ -33,17 +38,47 @@ def perturbs(request: GenerateRequest) -> bool:
 
 
 @contextmanager
-def changed(model: Model, request: GenerateRequest, *, guided: bool) -> Iterator[None]:
-    """The UNet and the VAE as `request` wants them; as they were on the way out, to the bit."""
+def changed(
+    model: Model, request: GenerateRequest, *, guided: bool, size: tuple[int, int]
+) -> Iterator[None]:
+    """The UNet and the VAE as `request` wants them for pictures of `size` (width, height in px);
+    as they were on the way out, to the bit."""
     with ExitStack() as stack:
         if request.tiling != "none":
             stack.enter_context(seamless(model.unet, request.tiling))
             stack.enter_context(seamless(model.vae, request.tiling))
         if request.guidance.freeu is not None:
             stack.enter_context(_freeu(model, request.guidance.freeu))
+        if by_tiles(request, size):
+            stack.enter_context(_tiled(model.vae))
         if perturbs(request):
             stack.enter_context(_perturbed(model, guided=guided))
         yield
+
+
+def by_tiles(request: GenerateRequest, size: tuple[int, int]) -> bool:
+    """Whether the VAE works by tiles on pictures of `size` (px), and on one at a time.
+
+    Seamless pictures are never cut. Raises ConfigError for both at once.
+    """
+    if request.tiling != "none":
+        if request.vae_tiling == "on":
+            raise ConfigError("doesn't go with seamless tiling", field="vae_tiling", value="on")
+        return False
+    if request.vae_tiling == "auto":
+        return size[0] * size[1] > PIXELS_AT_ONCE
+    return request.vae_tiling == "on"
+
+
+@contextmanager
+def _tiled(vae: Any) -> Iterator[None]:
+    """diffusers' tiles: of the side that the VAE was trained at, a quarter of it blended."""
+    before = vae.use_tiling, vae.use_slicing
+    vae.use_tiling = vae.use_slicing = True
+    try:
+        yield
+    finally:
+        vae.use_tiling, vae.use_slicing = before
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Noisy latents to the UNet's prediction, the fast way where it is known to be faster."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -28,7 +29,10 @@ class Lead(Protocol):
         conditioning: Conditioning,
         added: dict[str, Tensor] | None,
     ) -> dict[str, Any]:
-        """Further arguments of the UNet for latents [rows, …] at evaluation `number`."""
+        """Arguments of the UNet, for latents [rows, …] at evaluation `number`."""
+
+    def put_in(self, number: int) -> AbstractContextManager[None]:
+        """The UNet changed for that evaluation."""
 
 
 def denoiser(
@@ -58,16 +62,18 @@ def denoiser(
 
     def slow(latents: Tensor, i: int) -> Tensor:
         latents = torch.cat([latents] * (rows // len(latents)))
-        led = lead.arguments(latents, timesteps[i], i, conditioning, added) if lead else {}
-        prediction: Tensor = unet(
-            latents.to(dtype),
-            timesteps[i],
-            encoder_hidden_states=conditioning.tokens,
-            timestep_cond=timestep_condition,
-            added_cond_kwargs=added,
-            **led,
-            return_dict=False,
-        )[0]
+        arguments: dict[str, Any] = {"encoder_hidden_states": conditioning.tokens}
+        if lead is not None:
+            arguments |= lead.arguments(latents, timesteps[i], i, conditioning, added)
+        with nullcontext() if lead is None else lead.put_in(i):
+            prediction: Tensor = unet(
+                latents.to(dtype),
+                timesteps[i],
+                timestep_cond=timestep_condition,
+                added_cond_kwargs=added,
+                **arguments,
+                return_dict=False,
+            )[0]
         return prediction.float()
 
     return slow

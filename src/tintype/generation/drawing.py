@@ -100,7 +100,8 @@ class Drawing:
     @contextmanager
     def _borrowing(self) -> Iterator[None]:
         guided = self.guide.inside.guided
-        with inferring(self.model), changed(self.model, self.first, guided=guided):
+        size = (self.stage.width, self.stage.height)
+        with inferring(self.model), changed(self.model, self.first, guided=guided, size=size):
             yield
 
     def _prepare(self) -> None:
@@ -113,6 +114,7 @@ class Drawing:
             self.start = begin(stage, scheduler, self.requests, canvases, sources, self.clean)
         if stage.first:
             begin_at(scheduler, stage.first)
+        self.lead = None if self.control is None else self.control.prepared(stage)
         self.latents = self.start.latents
         seeds = [request.seed for request in self.requests]
         seed_brownian(self.entry, scheduler, seeds, self.latents)
@@ -132,9 +134,6 @@ class Drawing:
         own = guidance_embedding(model, asked)
         if own is not None:
             own = own.repeat(rows // batch, 1)
-        lead = None
-        if self.control is not None:
-            lead = self.control.prepared(stage, len(self.scheduler.timesteps), negative)
         return denoiser(
             model,
             conditioning,
@@ -143,7 +142,7 @@ class Drawing:
             own,
             size=(self.latents.shape[2], self.latents.shape[3]),
             plain=changes_anything(self.first),
-            lead=lead,
+            lead=None if self.lead is None else self.lead.over(negative),
         )
 
     def _step(self, number: int) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from tintype.errors import ConfigError
 from tintype.generation.canvas import Canvas, canvas_of
 from tintype.generation.conditioning import Prompts, plan, read_prompts, remarks
-from tintype.generation.control.lead import Control
+from tintype.generation.control.lead import Control, Find
 from tintype.generation.drawing import Drawing, Job, check_finite
 from tintype.generation.latents import to_pictures
 from tintype.generation.library import (
@@ -46,6 +46,7 @@ def draw(
     library: Library = NO_LIBRARY,
     cache: EmbeddingCache | None = None,
     load: Load | None = None,
+    find: Find | None = None,
 ) -> Generator[Event, None, None]:
     """Draw one request: a Progress a denoising step, a GeneratedImage a picture.
 
@@ -54,7 +55,13 @@ def draw(
     isn't finite.
     """
     return draw_many(
-        model, [request], batch_size=batch_size, library=library, cache=cache, load=load
+        model,
+        [request],
+        batch_size=batch_size,
+        library=library,
+        cache=cache,
+        load=load,
+        find=find,
     )
 
 
@@ -66,6 +73,7 @@ def draw_many(
     library: Library = NO_LIBRARY,
     cache: EmbeddingCache | None = None,
     load: Load | None = None,
+    find: Find | None = None,
 ) -> Generator[Event, None, None]:
     """Draw many requests, batching those that take the same steps, whatever prompt and seed.
 
@@ -74,9 +82,10 @@ def draw_many(
     also while the iterator is suspended, but for adapters and embeddings that the requests name:
     those are found in `library` and stay in until the pictures that use them are drawn, or the
     iterator is closed. `cache` keeps embeddings for the next drawing; the weights mustn't change
-    meanwhile. `load` gives the refiners that requests name.
+    meanwhile. `load` gives the refiners that requests name, `find` the files of their ControlNets
+    and the like (by default, those that are here).
     """
-    session = _Session(model, library, cache or EmbeddingCache(), load)
+    session = _Session(model, library, cache or EmbeddingCache(), load, find)
     resolved = resolve_all(model, requests)
     prompts = [read_prompts(model, request, library) for request in resolved]
     return session.draw(resolved, prompts, batch_size)
@@ -115,9 +124,15 @@ class _Session:
     """One drawing of many requests with a model."""
 
     def __init__(
-        self, model: Model, library: Library, cache: EmbeddingCache, load: Load | None
+        self,
+        model: Model,
+        library: Library,
+        cache: EmbeddingCache,
+        load: Load | None,
+        find: Find | None,
     ) -> None:
-        self.model, self.library, self.cache, self.load = model, library, cache, load
+        self.model, self.library, self.cache = model, library, cache
+        self.load, self.find = load, find
 
     def draw(
         self,
@@ -146,7 +161,8 @@ class _Session:
                 jobs = _jobs(model, members)
                 with with_adapters(model, key.adapters, allow_pickle=pickle) as said:
                     yield from (Note(message=note) for note in said)
-                    control = Control.load(model, members[0].request)
+                    first = members[0]
+                    control = Control.load(model, first.request, first.canvas, self.find)
                     state = (key.adapters, written(embeddings))
                     while batch := list(itertools.islice(jobs, sizes[key])):
                         yield from self._batch(batch, passes[key], state, control, counter)
@@ -242,8 +258,13 @@ def _groups(
 
 def _modes(request: GenerateRequest) -> tuple[Hashable, ...]:
     """The ways of drawing that a batch shares."""
+    # a control picture may be cut as the request's own
+    cut = (request.image, request.mask, request.inpaint, request.outpaint)
     return (
         1.0 if request.image is None else request.strength,
+        request.control and cut,
+        request.guidance.perpendicular > 0 and bool(request.negative_prompt),
+        request.vae_tiling,
         request.hires,
         request.refiner and (request.refiner, request.refiner_at),
         request.tiling,

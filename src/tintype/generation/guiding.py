@@ -12,7 +12,8 @@ from tintype.generation.conditioning import Conditions, Plan
 from tintype.generation.denoise import Denoiser
 from tintype.models.family import Conditioning
 from tintype.models.model import Model
-from tintype.text.encode import EmbeddingCache
+from tintype.text.encode import EmbeddingCache, zeros_for_empty
+from tintype.text.grammar import parse, timeline
 from tintype.types import GenerateRequest
 
 # a denoiser of these rows; which of them are negative prompts', [rows]
@@ -23,7 +24,7 @@ class Guide:
     """The guided prediction of one batch, whose requests have the same guidance options.
 
     `evaluations` is how often the UNet would be asked for all the steps. Raises ConfigError for
-    perturbed attention with prompts joined by AND.
+    perturbed attention with prompts joined by AND or with perpendicular guidance.
     """
 
     def __init__(
@@ -39,7 +40,9 @@ class Guide:
         self.options = requests[0].guidance
         self.perturbed = perturbs(requests[0])
         self.evaluations = evaluations
-        self.inside = Conditions(model, plans, evaluations, cache=cache, state=state)
+        self.perpendicular = perpendicular(requests[0]) if plans[0].negative else 0.0
+        asked = [with_nothing(model, plan) for plan in plans] if self.perpendicular else plans
+        self.inside = Conditions(model, asked, evaluations, cache=cache, state=state)
         self.outside = self.inside
         conjuncts = len(plans[0].conjuncts)
         if self.perturbed and conjuncts > 1:
@@ -47,6 +50,12 @@ class Guide:
                 "doesn't go with prompts joined by AND",
                 field="guidance.perturbed_attention",
                 value=self.options.perturbed_attention,
+            )
+        if self.perturbed and self.perpendicular:
+            raise ConfigError(
+                "doesn't go with perturbed_attention",
+                field="guidance.perpendicular",
+                value=self.perpendicular,
             )
         partly = self.options.start > 0 or self.options.end < 1
         if self.inside.guided and partly and conjuncts == 1:
@@ -74,9 +83,16 @@ class Guide:
 
         return predict
 
+    @property
+    def negative_rows(self) -> Tensor:
+        """Which rows of those inside are no prompts to draw, [rows]."""
+        conditions = self.inside
+        count = conditions.batch * (conditions.guided + bool(self.perpendicular))
+        return torch.arange(conditions.batch * conditions.blocks) < count
+
     def _rows(self, found: Conditioning, conditions: Conditions, make: Make) -> Denoiser:
         """A denoiser of the rows, the perturbed ones last where there are any."""
-        negative = conditions.negative_rows
+        negative = self.negative_rows
         if not self.perturbed:
             return make(found, negative)
         last = slice(-conditions.batch, None)
@@ -92,7 +108,7 @@ class Guide:
         if self.perturbed:
             rows = rows[:-batch]
         positive = rows[-batch:]
-        guided = conditions.guide(rows, scales)
+        guided = self._guided(rows, scales)
         if self.perturbed:  # arXiv:2403.17377, eq. 16
             guided = guided + self.options.perturbed_attention * (positive - perturbed)
         if self.options.rescale and conditions.guided:
@@ -106,7 +122,43 @@ class Guide:
             rows = rows[:-batch]
         if not self.inside.guided:
             return rows
-        return self.inside.guide(rows, torch.ones(batch, 1, 1, 1).to(rows))
+        return self._guided(rows, torch.ones(batch, 1, 1, 1).to(rows))
+
+    def _guided(self, rows: Tensor, scales: Tensor) -> Tensor:
+        """Guidance of [nothing or negative, …]; with the perpendicular part of the negative prompt
+        taken away, it is arXiv:2304.04968, eq. 6."""
+        if not self.perpendicular:
+            return self.inside.guide(rows, scales)
+        nothing, negative = rows.chunk(self.inside.blocks)[:2]
+        pull = self.inside.guide(rows, torch.ones_like(scales)) - nothing
+        away = self.perpendicular * across(negative - nothing, pull)
+        return nothing + scales * (pull - away)
+
+
+def perpendicular(request: GenerateRequest) -> float:
+    """How much is taken away perpendicularly; 0 without a negative prompt."""
+    return request.guidance.perpendicular if request.negative_prompt else 0.0
+
+
+def with_nothing(model: Model, plan: Plan) -> Plan:
+    """The plan with its negative prompt as the first, weightless, of those that AND joins, and an
+    empty one in its place."""
+    nothing = timeline(parse("").conjuncts[0].parts, len(plan.negative))
+    return replace(
+        plan,
+        conjuncts=(plan.negative, *plan.conjuncts),
+        weights=(0.0, *plan.weights),
+        negative=nothing,
+        zero_negative=zeros_for_empty(model),
+    )
+
+
+def across(vectors: Tensor, along: Tensor) -> Tensor:
+    """The part of each picture's vector that is perpendicular to another, both [batch, …]."""
+    dimensions = tuple(range(1, vectors.ndim))
+    share = (vectors * along).sum(dimensions, keepdim=True)
+    length = along.square().sum(dimensions, keepdim=True).clamp_min(1e-12)
+    return vectors - share / length * along
 
 
 def rescaled(guided: Tensor, positive: Tensor, amount: float) -> Tensor:

@@ -31,7 +31,22 @@ def save(image: GeneratedImage, folder: Path, *, model_hash: str | None = None) 
     The file appears whole or not at all. Raises StorageError if it can't be written.
     """
     data = encode_png(image, model_hash=model_hash)
-    stem = f"{image.index + 1:04d}-{image.request.seed}"
+    return _written(data, folder, f"{image.index + 1:04d}-{image.request.seed}")
+
+
+def copy_png(picture: Image.Image, origin: Path, folder: Path, stem: str) -> Path:
+    """Write a changed version of the picture file `origin` as `STEM.png` in `folder`, with the
+    request that `origin` carries, if any; names and errors are those of `save`."""
+    info = PngInfo()
+    for key, text in zip((KEY, A1111_KEY), _texts(origin), strict=True):
+        if text is not None:
+            info.add_text(key, text)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", pnginfo=info)
+    return _written(buffer.getvalue(), folder, stem)
+
+
+def _written(data: bytes, folder: Path, stem: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return _write_new(data, folder, stem)

@@ -1,6 +1,7 @@
 """What of a request contradicts itself, said before anything is drawn."""
 
 from tintype.errors import ConfigError
+from tintype.generation.changes import by_tiles
 from tintype.generation.control.preprocess import check_preprocessor
 from tintype.generation.sources import open_picture
 from tintype.generation.upscale import check_upscaler
@@ -20,6 +21,7 @@ def check_modes(request: GenerateRequest) -> None:
         check_upscaler(request.hires.upscaler)
         if request.mask is not None or request.outpaint.wanted:
             raise ConfigError("doesn't go with a mask or outpainting", field="hires")
+    by_tiles(request, (0, 0))
     for options in request.control:
         check_preprocessor(options.preprocessor)
 

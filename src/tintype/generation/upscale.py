@@ -1,13 +1,16 @@
-"""Pictures made larger before a second pass."""
+"""Pictures made larger: before a second pass, or by themselves."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 from PIL import Image
-from PIL.Image import Image as Picture
 from torch import Tensor
 from torch.nn import functional
 
-from tintype.errors import ConfigError
+from tintype.errors import ConfigError, InputError
+from tintype.generation.images import LARGEST_SIDE, copy_png
+from tintype.generation.sources import open_picture
+from tintype.types import UpscaleRequest
 
 PICTURE = {
     "lanczos": Image.Resampling.LANCZOS,
@@ -24,10 +27,35 @@ LATENT = {
 UPSCALERS = (*PICTURE, *LATENT)
 
 
-def check_upscaler(name: str) -> None:
+def check_upscaler(
+    name: str, *, field: str = "hires.upscaler", among: Iterable[str] = UPSCALERS
+) -> None:
     """Raises ConfigError with the choices for a name that isn't one."""
-    if name not in UPSCALERS:
-        raise ConfigError("no such upscaler", field="hires.upscaler", value=name, choices=UPSCALERS)
+    if name not in among:
+        raise ConfigError("no such upscaler", field=field, value=name, choices=among)
+
+
+def upscale(request: UpscaleRequest, folder: Path) -> Iterator[Path]:
+    """Write each picture, enlarged, as `STEM-SCALEx.png` in `folder` (made if missing).
+
+    The request that it carries stays in it; no file is replaced. Raises PictureError for what is
+    no picture, InputError for a side past the largest.
+    """
+    check_upscaler(request.upscaler, field="upscaler", among=PICTURE)
+    return (_upscaled(Path(one), request, folder) for one in request.pictures)
+
+
+def _upscaled(path: Path, request: UpscaleRequest, folder: Path) -> Path:
+    picture = open_picture(str(path), field="picture")
+    width, height = (round(side * request.scale) for side in picture.size)
+    if max(width, height) > LARGEST_SIDE:
+        raise InputError(
+            f"would make {path} {width}x{height} px, and {LARGEST_SIDE} a side is the most",
+            field="scale",
+            value=request.scale,
+        )
+    [larger] = enlarged([picture], (width, height), request.upscaler)
+    return copy_png(larger, path, folder, f"{path.stem}-{request.scale:g}x")
 
 
 def enlarged(

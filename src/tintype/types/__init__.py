@@ -27,6 +27,7 @@ from tintype.types.train import (
     SubjectConfig,
     TrainConfig,
 )
+from tintype.types.upscale import UpscaleRequest
 
 __all__ = [
     "SEED_MAX",
@@ -57,6 +58,7 @@ __all__ = [
     "SubjectConfig",
     "TrainConfig",
     "TrainResult",
+    "UpscaleRequest",
     "VariationOptions",
     "config_error",
     "flag",

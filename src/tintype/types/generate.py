@@ -30,6 +30,7 @@ class GenerateRequest(Request):
     gives it back, 1 sees nothing of it; `noise_multiplier` makes the noise on it weaker or
     stronger. `refiner` is a model that draws the last part of the steps, from `refiner_at` on.
     `tiling` makes opposite edges meet. A preview is told every `preview_every` steps; 0: never.
+    `vae_tiling` has the VAE work by tiles that overlap, to save memory: `auto`, on large pictures.
     """
 
     prompt: str
@@ -67,6 +68,7 @@ class GenerateRequest(Request):
     control: tuple[ControlOptions, ...] = ()
     guidance: GuidanceOptions = GuidanceOptions()
     preview_every: int = Field(default=0, ge=0)
+    vae_tiling: Literal["auto", "on", "off"] = "auto"
 
     @model_validator(mode="after")
     def _size_told_once(self) -> Self:

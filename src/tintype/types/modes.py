@@ -6,6 +6,8 @@ from pydantic import Field, model_validator
 
 from tintype.types.base import Request, Seed
 
+Hint = Literal["pose", "depth", "soft", "lines", "normal", "segments", "tile", "inpaint"]
+
 
 class MaskOptions(Request):
     """How a mask is used: white is drawn anew, black is kept.
@@ -52,19 +54,24 @@ class HiresOptions(Request):
 
 
 class ControlOptions(Request):
-    """A picture that leads the drawing through a ControlNet.
+    """A picture that leads the drawing through a ControlNet, a T2I-Adapter or an IP-Adapter.
 
-    `start` and `end` are fractions of the steps. `mode` says which weighs more; `control` gives
-    the prompt less to say in the shallow layers, `prompt` the picture.
+    What `model` is decides which; `image` None is the picture that the request begins from.
+    `start` and `end` are fractions of the steps taken. `mode` says which weighs more in a
+    ControlNet; `control` gives the prompt less to say in the shallow layers, `prompt` the picture.
+    `hint` says what the picture is, for a ControlNet union (None: what the preprocessor makes).
+    `encoder` is the folder of an IP-Adapter's image encoder, where that doesn't lie beside it.
     """
 
     model: str
-    image: str
+    image: str | None = None
     preprocessor: str = "none"
     weight: float = Field(default=1.0, ge=0, le=2)
     start: float = Field(default=0.0, ge=0, le=1)
     end: float = Field(default=1.0, ge=0, le=1)
     mode: Literal["balanced", "prompt", "control"] = "balanced"
+    hint: Hint | None = None
+    encoder: str | None = None
 
     @model_validator(mode="after")
     def _forwards(self) -> Self:
@@ -78,14 +85,16 @@ class GuidanceOptions(Request):
 
     `rescale` as in arXiv:2305.08891; `start` and `end` are the fractions of the steps between
     which there is guidance (arXiv:2404.07724), and outside them half the work is saved;
-    `perturbed_attention` is the scale of arXiv:2403.17377; `freeu` is (s1, s2, b1, b2) of
-    arXiv:2309.11497.
+    `perturbed_attention` is the scale of arXiv:2403.17377; `perpendicular` is how much of the
+    negative prompt's part that the prompt doesn't share is taken away (arXiv:2304.04968; 0: the
+    usual negative prompt); `freeu` is (s1, s2, b1, b2) of arXiv:2309.11497.
     """
 
     rescale: float = Field(default=0.0, ge=0, le=1)
     start: float = Field(default=0.0, ge=0, le=1)
     end: float = Field(default=1.0, ge=0, le=1)
     perturbed_attention: float = Field(default=0.0, ge=0, le=20)
+    perpendicular: float = Field(default=0.0, ge=0, le=10)
     freeu: tuple[float, float, float, float] | None = None
 
     @model_validator(mode="after")

@@ -1,64 +1,99 @@
-"""ControlNets at work (arXiv:2302.05543): their residuals for each evaluation of the UNet."""
+"""Control at work: what a request's ControlNets and adapters add to each call of the UNet."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from diffusers import ControlNetModel
+import torch
+from diffusers import T2IAdapter
+from diffusers.models.attention_processor import IPAdapterAttnProcessor2_0
+from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
-from tintype.generation.control.preprocess import preprocess
-from tintype.generation.latents import to_pixels
+from tintype.errors import ConfigError
+from tintype.generation.canvas import Canvas
+from tintype.generation.control.preprocess import INPAINT, preprocess
+from tintype.generation.control.units import (
+    AdapterUnit,
+    NetUnit,
+    PictureUnit,
+    Unit,
+    added_up,
+)
 from tintype.generation.sources import open_picture
 from tintype.generation.stages import Stage
-from tintype.models.controlnet import load_controlnet
+from tintype.models.control.find import find_control
+from tintype.models.control.ip import IPAdapter, cross_attentions, processors
+from tintype.models.control.load import load_control
 from tintype.models.family import Conditioning
 from tintype.models.model import Model
 from tintype.types import GenerateRequest
 from tintype.types.modes import ControlOptions
 
-SOFTER = 0.825  # from each layer to the shallower one, where the prompt weighs more
-
-
-@dataclass(frozen=True, kw_only=True)
-class Unit:
-    """One ControlNet with its picture, pixels [1, 3, height, width] in 0..1."""
-
-    net: ControlNetModel
-    pixels: Tensor
-    options: ControlOptions
+Find = Callable[[str], Path]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
-    """All that leads a batch; `size` (width, height in px), `evaluations` and `negative` (which
-    rows are negative prompts') are known once it is `prepared` for a stage."""
+    """All that leads a batch, as it was loaded."""
 
-    units: tuple[Unit, ...]
-    size: tuple[int, int] = (0, 0)
-    evaluations: int = 1
-    negative: Tensor | None = None
+    nets: tuple[NetUnit, ...] = ()
+    adapters: tuple[AdapterUnit, ...] = ()
+    pictures: tuple[PictureUnit, ...] = ()
+    processors: tuple[IPAdapterAttnProcessor2_0, ...] = ()
+    """Those of the IP-Adapters, in the order of the UNet's cross-attentions."""
 
     @classmethod
-    def load(cls, model: Model, request: GenerateRequest) -> "Control | None":
-        """What a request asks for, or None; raises ModelError, PictureError or ConfigError."""
+    def load(
+        cls,
+        model: Model,
+        request: GenerateRequest,
+        canvas: Canvas | None,
+        find: Find | None = None,
+    ) -> "Control | None":
+        """What a request asks for, or None; raises ModelError, PictureError or ConfigError.
+
+        `find` gives the files of a name; the default looks in the hub's cache alone.
+        """
         if not request.control:
             return None
-        units = []
-        for options in request.control:
-            net = load_controlnet(options.model, model)
-            picture = preprocess(
-                open_picture(options.image, field="control.image"), options.preprocessor
-            )
-            pixels = to_pixels([picture]) / 2 + 0.5
-            units.append(Unit(net=net, pixels=pixels, options=options))
-        return cls(units=tuple(units))
+        units = [_unit(model, options, canvas, find or _local) for options in request.control]
+        pictures = tuple(unit for unit in units if isinstance(unit, PictureUnit))
+        found = processors(model.unet, [one.adapter for one in pictures]) if pictures else []
+        return cls(
+            nets=tuple(unit for unit in units if isinstance(unit, NetUnit)),
+            adapters=tuple(unit for unit in units if isinstance(unit, AdapterUnit)),
+            pictures=pictures,
+            processors=tuple(found),
+        )
 
-    def prepared(self, stage: Stage, evaluations: int, negative: Tensor) -> "Control":
-        """This one for the size of a stage."""
+    def prepared(self, stage: Stage) -> "Led":
+        """It for the size and the evaluations of a stage; call it without gradients."""
         size = (stage.width, stage.height)
-        return replace(self, size=size, evaluations=evaluations, negative=negative)
+        return Led(
+            control=self,
+            stage=stage,
+            pixels=tuple(unit.pixels(size) for unit in self.nets),
+            features=tuple(unit.features(size) for unit in self.adapters),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Led:
+    """Control in one stage; `pixels` and `features` are those of its units at that size, and
+    `negative` [rows] says which rows are negative prompts'."""
+
+    control: Control
+    stage: Stage
+    pixels: tuple[Tensor, ...]
+    features: tuple[list[Tensor], ...]
+    negative: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+
+    def over(self, negative: Tensor) -> "Led":
+        """It for a batch of such rows."""
+        return replace(self, negative=negative)
 
     def arguments(
         self,
@@ -68,53 +103,92 @@ class Control:
         conditioning: Conditioning,
         added: dict[str, Tensor] | None,
     ) -> dict[str, Any]:
-        """The sum of the residuals of those that are at work at this evaluation."""
-        at = number / self.evaluations
-        working = [u for u in self.units if u.options.start <= at < u.options.end]
-        total: list[Tensor] = []
-        for unit in working:
-            found = self._residuals(unit, latents, timestep, conditioning, added)
-            total = [a + b for a, b in zip(total, found, strict=True)] if total else found
-        if not total:
-            return {}
-        return {
-            "down_block_additional_residuals": tuple(total[:-1]),
-            "mid_block_additional_residual": total[-1],
-        }
+        """What the units that are at work at this evaluation have the UNet take."""
+        control = self.control
+        nets = [
+            unit.residuals(pixels, latents, timestep, conditioning, added, self.negative)
+            for unit, pixels in zip(control.nets, self.pixels, strict=True)
+            if self._works(unit, number)
+        ]
+        features = [
+            found
+            for unit, found in zip(control.adapters, self.features, strict=True)
+            if self._works(unit, number)
+        ]
+        result: dict[str, Any] = {}
+        if nets:
+            *down, middle = added_up(nets)
+            result["down_block_additional_residuals"] = tuple(down)
+            result["mid_block_additional_residual"] = middle
+        if features:
+            result["down_intrablock_additional_residuals"] = added_up(features)
+        if self._looks(number):
+            tokens = [unit.rows(self.negative) for unit in control.pictures]
+            result["encoder_hidden_states"] = (conditioning.tokens, tokens)
+        return result
 
-    def _residuals(
-        self,
-        unit: Unit,
-        latents: Tensor,
-        timestep: Tensor,
-        conditioning: Conditioning,
-        added: dict[str, Tensor] | None,
-    ) -> list[Tensor]:
-        """Those of the down blocks, then of the middle one."""
-        width, height = self.size
-        pixels = functional.interpolate(
-            unit.pixels, size=(height, width), mode="bicubic", antialias=True
-        ).clamp(0, 1)
-        pixels = pixels.to(latents.device, unit.net.dtype).expand(len(latents), -1, -1, -1)
-        channels = unit.net.config.in_channels
-        down, middle = unit.net(
-            latents[:, :channels].to(unit.net.dtype),
-            timestep,
-            encoder_hidden_states=conditioning.tokens,
-            controlnet_cond=pixels,
-            conditioning_scale=unit.options.weight,
-            added_cond_kwargs=added,
-            return_dict=False,
+    @contextmanager
+    def put_in(self, number: int) -> Iterator[None]:
+        """The UNet with eyes for the pictures of IP-Adapters; as it was on the way out."""
+        if not self._looks(number):
+            yield
+            return
+        units = self.control.pictures
+        scales = [unit.options.weight * self._works(unit, number) for unit in units]
+        layers = cross_attentions(self.stage.model.unet)
+        before = [layer.processor for layer in layers]
+        for layer, processor in zip(layers, self.control.processors, strict=True):
+            processor.scale = scales
+            layer.set_processor(processor)
+        try:
+            yield
+        finally:
+            for layer, processor in zip(layers, before, strict=True):
+                layer.set_processor(processor)
+
+    def _looks(self, number: int) -> bool:
+        return any(self._works(unit, number) for unit in self.control.pictures)
+
+    def _works(self, unit: Unit, number: int) -> bool:
+        """Whether an evaluation lies wholly between a unit's start and end, as in diffusers."""
+        done, total = number - self.stage.first, self.stage.evaluations
+        return unit.options.start <= done / total and (done + 1) / total <= unit.options.end
+
+
+def _unit(model: Model, options: ControlOptions, canvas: Canvas | None, find: Find) -> Unit:
+    net = load_control(find(options.model), model, encoder=options.encoder)
+    picture = _picture(options, canvas)
+    if isinstance(net, IPAdapter | T2IAdapter) and options.mode != "balanced":
+        raise ConfigError("is for ControlNets alone", field="control.mode", value=options.mode)
+    if isinstance(net, IPAdapter):
+        positive, negative = net.tokens_of(picture)
+        return PictureUnit(adapter=net, positive=positive, negative=negative, options=options)
+    if isinstance(net, T2IAdapter):
+        return AdapterUnit(net=net, picture=picture, options=options)
+    hole = canvas.mask if canvas is not None and options.preprocessor == INPAINT else None
+    return NetUnit(net=net, picture=picture, options=options, hole=hole)
+
+
+def _picture(options: ControlOptions, canvas: Canvas | None) -> Image.Image:
+    """The picture that leads, cut as the request's own is where that is drawn in part."""
+    if options.preprocessor == INPAINT and (canvas is None or canvas.mask is None):
+        raise ConfigError(
+            "needs a mask: give mask, or outpaint",
+            field="control.preprocessor",
+            value=options.preprocessor,
         )
-        return self._weighted([*down, middle], unit.options)
+    if options.image is None:
+        if canvas is None:
+            raise ConfigError("is missing, and the request begins from none", field="control.image")
+        return preprocess(canvas.picture, options.preprocessor)
+    picture = preprocess(open_picture(options.image, field="control.image"), options.preprocessor)
+    if canvas is None or canvas.box is None or canvas.behind is None:
+        return picture
+    whole = canvas.behind.size
+    if canvas.box == (0, 0, *whole):
+        return picture
+    return picture.resize(whole, Image.Resampling.LANCZOS).crop(canvas.box)
 
-    def _weighted(self, residuals: Sequence[Tensor], options: ControlOptions) -> list[Tensor]:
-        if options.mode == "balanced":
-            return list(residuals)
-        deepest = len(residuals) - 1
-        softer = [r * SOFTER ** (deepest - layer) for layer, r in enumerate(residuals)]
-        if options.mode == "prompt" or self.negative is None:
-            return softer
-        # the negative prompt is left to itself, so that guidance pulls towards the picture
-        kept = (~self.negative).to(softer[0])[:, None, None, None]
-        return [residual * kept for residual in softer]
+
+def _local(name: str) -> Path:
+    return find_control(name, offline=True)

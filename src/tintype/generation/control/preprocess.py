@@ -1,4 +1,4 @@
-"""What is made of a picture for a ControlNet: no weights are needed for any of these.
+"""What is made of a picture for a ControlNet or T2I-Adapter; no weights are needed.
 
 Each takes an RGB picture and gives one of the same size. OpenCV does the work where it is named;
 it comes with the extra `control`.
@@ -13,6 +13,7 @@ from PIL import Image, ImageFilter, ImageOps
 from tintype.errors import ConfigError
 
 Picture = Image.Image
+INPAINT = "inpaint"  # leaves the picture as it is; what is masked becomes unknown later
 LOW, HIGH = 100, 200  # canny's thresholds
 BLOCK = 64  # px of a colour's cell in a picture of 512 px
 
@@ -121,6 +122,7 @@ PREPROCESSORS: dict[str, Callable[[Picture], Picture]] = {
     "blur": _blur,
     "color": _color,
     "shuffle": _shuffle,
+    INPAINT: _none,
 }
 
 

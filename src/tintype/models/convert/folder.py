@@ -10,10 +10,11 @@ import torch
 from diffusers.models.modeling_utils import ModelMixin
 from transformers import CLIPTokenizer, PreTrainedModel
 
+from tintype.models.adapters.targets import WRAPPED
 from tintype.models.card import SIDECAR
 from tintype.models.convert.precision import in_precision
 from tintype.models.convert.stored import StoredModel
-from tintype.models.convert.tensors import write_safetensors
+from tintype.models.convert.tensors import Tensors, write_safetensors
 from tintype.models.folder import DIFFUSERS_STEM, TRANSFORMERS_STEM
 from tintype.models.headers import SAFE_SUFFIX
 from tintype.models.model import Model
@@ -39,9 +40,10 @@ def write_folder(source: StoredModel, folder: Path, *, precision: str | None = N
             tokenizer.save_pretrained(folder / spec.tokenizer)
             save_vocabulary(tokenizer, folder / spec.tokenizer)
     for part, entries in source.tensors.items():
-        encoder = isinstance(model.parts[part], PreTrainedModel)
-        stem = TRANSFORMERS_STEM if encoder else DIFFUSERS_STEM
         cast = in_precision(entries, precision, part=part, path=source.path)
+        stem = DIFFUSERS_STEM
+        if isinstance(model.parts[part], PreTrainedModel):
+            stem, cast = TRANSFORMERS_STEM, _older_names(cast)
         write_safetensors(folder / part / f"{stem}{SAFE_SUFFIX}", cast, METADATA)
     if source.card:
         text = json.dumps(source.card, indent=2, ensure_ascii=False)
@@ -85,6 +87,13 @@ def save_vocabulary(tokenizer: CLIPTokenizer, folder: Path) -> None:
     (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
     text = "\n".join(["#version: 0.2", *merges])
     (folder / "merges.txt").write_text(text + "\n", encoding="utf-8")
+
+
+def _older_names(entries: Tensors) -> Tensors:
+    """A text encoder's tensors by names that releases before transformers 5.6 know as well."""
+    if any(name.startswith(WRAPPED) for name in entries):
+        return entries
+    return {f"{WRAPPED}{name}": entry for name, entry in entries.items()}
 
 
 def _write_config(module: torch.nn.Module, folder: Path) -> None:

@@ -72,7 +72,7 @@ def _original(part: str, model: Model, entries: Tensors) -> dict[str, Lazy]:
         return {names[name]: _convolved(name, entry) for name, entry in entries.items()}
     spec = next(spec for spec in model.family.text_encoders if spec.folder == part)
     if spec.open_clip:
-        return _open_clip(spec, entries)
+        return open_clip_tensors(spec, entries)
     names = clip_names(entries.keys(), spec.prefix)
     return {names[name]: entry for name, entry in entries.items()}
 
@@ -88,8 +88,11 @@ def _convolved(name: str, entry: Lazy) -> Lazy:
     )
 
 
-def _open_clip(spec: TextEncoderSpec, entries: Tensors) -> dict[str, Lazy]:
-    """OpenCLIP keeps queries, keys and values in one matrix, and its projection transposed."""
+def open_clip_tensors(spec: TextEncoderSpec, entries: Tensors) -> dict[str, Lazy]:
+    """A text encoder's tensors as OpenCLIP has them.
+
+    It keeps queries, keys and values in one matrix, and its projection transposed.
+    """
     found: dict[str, Lazy] = {}
     for name, entry in entries.items():
         old = open_clip_name(name, spec.prefix)
