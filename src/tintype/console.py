@@ -21,8 +21,8 @@ from rich.table import Table
 from tintype.types import Event, Note, Progress
 
 if TYPE_CHECKING:
-    from tintype.models.cached import Checked, Entry
-    from tintype.models.push import Pushed
+    from tintype.models.hub.cached import Checked, Entry
+    from tintype.models.sharing.push import Pushed
     from tintype.schedulers import Row, Schedule
 
 err = Console(stderr=True, highlight=False)

@@ -21,12 +21,12 @@ from tintype.types import (
 if TYPE_CHECKING:
     from tintype.demo import DemoResult
     from tintype.evaluate.report import Evaluation
-    from tintype.models.cached import Checked, Entry
     from tintype.models.convert.convert import Converted
     from tintype.models.describe import ModelDescription
+    from tintype.models.hub.cached import Checked, Entry
     from tintype.models.inspect import FileDescription
     from tintype.models.model import Model
-    from tintype.models.push import Pushed
+    from tintype.models.sharing.push import Pushed
     from tintype.text.encode import EmbeddingCache
 
 Emit = Callable[[Event], None]
@@ -182,7 +182,7 @@ class Service:
 
     def models(self) -> "list[Entry]":
         """The embedded model, the presets, and the models in the hub's cache."""
-        from tintype.models.cached import entries
+        from tintype.models.hub.cached import entries
 
         return entries()
 
@@ -191,7 +191,7 @@ class Service:
 
         Raises ModelError for one that doesn't exist, is gated or can't be reached.
         """
-        from tintype.models.find import find
+        from tintype.models.loading.find import find
         from tintype.models.presets import preset
 
         row = preset(name)
@@ -206,13 +206,13 @@ class Service:
 
     def remove(self, name: str) -> float:
         """Delete a preset or hub model from the cache; gives the MB that this freed."""
-        from tintype.models.cached import remove
+        from tintype.models.hub.cached import remove
 
         return remove(name)
 
     def verify(self, name: str, *, emit: Emit = ignore) -> "list[Checked]":
         """Hash a model's files; raises WeightsError if one is damaged."""
-        from tintype.models.cached import raise_damaged, verify
+        from tintype.models.hub.cached import raise_damaged, verify
 
         checked = verify(name, on_event=emit)
         raise_damaged(name, checked)
@@ -231,7 +231,7 @@ class Service:
 
     def merge(self, request: MergeRequest, *, emit: Emit = ignore) -> "Converted":
         """Merge models, or adapters, or adapters into a model."""
-        from tintype.models.merge import merge
+        from tintype.models.sharing.merge import merge
 
         return merge(
             request,
@@ -242,6 +242,6 @@ class Service:
 
     def push(self, request: PushRequest) -> "Pushed":
         """Send a model, an adapter or an embedding to the hub, or say what would be sent."""
-        from tintype.models.push import push
+        from tintype.models.sharing.push import push
 
         return push(request, offline=self.settings.offline)

@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 
 from tintype.generation.denoise import denoiser
-from tintype.models.family import Conditioning
+from tintype.models.families.family import Conditioning
 from tintype.models.load import load
 from tintype.models.model import Model
 from tintype.runtime.decoder import fast_decoder

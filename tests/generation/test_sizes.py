@@ -9,11 +9,11 @@ from tintype.errors import InputError
 from tintype.generation.request import resolve
 from tintype.generation.sizes import size_note, size_of
 from tintype.models.card import ModelCard
-from tintype.models.family import Family
+from tintype.models.families.family import Family
+from tintype.models.families.registry import family
 from tintype.models.load import load
 from tintype.models.model import Model
 from tintype.models.presets import PRESETS
-from tintype.models.registry import family
 from tintype.types import GenerateRequest
 
 CARD = ModelCard(id="model", path=Path())

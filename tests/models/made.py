@@ -6,10 +6,10 @@ import torch
 from peft import LoraConfig, inject_adapter_in_model
 
 from tintype.models.adapters import Adapter, part_of
-from tintype.models.embeddings import Embedding
+from tintype.models.embeddings.embeddings import Embedding
 from tintype.models.load import load
 from tintype.models.model import Model
-from tintype.models.personal import write_personal
+from tintype.models.personal.personal import write_personal
 
 
 def lora(model: Model, seed: int, rank: int = 4) -> Adapter:

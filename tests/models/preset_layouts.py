@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 
 from tests import tiny
 from tests.models.test_single_file import configs_of, ldm_state
-from tintype.models.infer import CONFIGS_KEY
 from tintype.models.load import load
+from tintype.models.loading.infer import CONFIGS_KEY
 from tintype.models.presets import PRESETS, Preset
 
 

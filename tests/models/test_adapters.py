@@ -25,8 +25,8 @@ from tests.models.ldm import unet_to_ldm
 from tintype.errors import InputError
 from tintype.models.adapters import LAYOUTS, Adapter, applied, read_adapter, write_adapter
 from tintype.models.adapters.targets import targets_of
+from tintype.models.families.registry import family
 from tintype.models.load import load
-from tintype.models.registry import family
 
 FOLDERS = ["sd_folder", "sdxl_folder"]
 # each layer's own rank and alpha

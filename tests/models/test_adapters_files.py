@@ -14,11 +14,11 @@ from tests.models.adapting import EVERYTHING, TEXT, same, scales, state, with_pe
 from tintype.errors import ModelError, WeightsError
 from tintype.models.adapters import applied, read_adapter, write_adapter
 from tintype.models.adapters.guess import guess_family
-from tintype.models.headers import read_header
+from tintype.models.families.registry import family
 from tintype.models.load import load
-from tintype.models.locate import locate
+from tintype.models.loading.headers import read_header
+from tintype.models.loading.locate import locate
 from tintype.models.model import Model
-from tintype.models.registry import family
 
 State = dict[str, torch.Tensor]
 LINEAR = "mid_block.attentions.0.transformer_blocks.0.attn1.to_q"

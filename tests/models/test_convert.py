@@ -18,17 +18,17 @@ from tests import tiny
 from tests.models.ldm import open_clip, prefixed, unet_to_ldm, vae_to_ldm
 from tests.models.test_single_file import PUBLISHED, assert_equal, ldm_state
 from tintype.errors import InputError, ModelError, StorageError, WeightsError
-from tintype.models.assemble import empty_text_encoder, empty_unet, empty_vae
 from tintype.models.convert.convert import Converted
 from tintype.models.convert.convert import convert as convert_request
 from tintype.models.convert.names import unet_names, vae_names
 from tintype.models.convert.original import open_clip_tensors
 from tintype.models.convert.tensors import lazy, write_safetensors
-from tintype.models.headers import read_header
+from tintype.models.families.registry import family
 from tintype.models.load import load
+from tintype.models.loading.assemble import empty_text_encoder, empty_unet, empty_vae
+from tintype.models.loading.headers import read_header
+from tintype.models.loading.prefixes import UNET, VAE
 from tintype.models.model import Model
-from tintype.models.prefixes import UNET, VAE
-from tintype.models.registry import family
 from tintype.types import ConvertRequest
 
 V_ZERO = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}

@@ -11,9 +11,9 @@ from tests.models.test_convert import assert_same_model, convert
 from tintype.errors import InputError, WeightsError
 from tintype.models.adapters import Adapter, read_adapter, write_adapter
 from tintype.models.convert.convert import convert as convert_request
-from tintype.models.embeddings import Embedding, read_embedding, write_embedding
-from tintype.models.headers import read_header
+from tintype.models.embeddings.embeddings import Embedding, read_embedding, write_embedding
 from tintype.models.load import load
+from tintype.models.loading.headers import read_header
 from tintype.models.model import Model
 from tintype.types import ConvertRequest, Event, Note
 

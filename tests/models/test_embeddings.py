@@ -10,7 +10,7 @@ from transformers import CLIPTokenizer
 from tests.models.adapting import pipeline, same, weights
 from tests.tiny import tokenizer
 from tintype.errors import InputError, ModelError, WeightsError
-from tintype.models.embeddings import (
+from tintype.models.embeddings.embeddings import (
     Embedding,
     embed,
     embedded,
@@ -19,8 +19,8 @@ from tintype.models.embeddings import (
     read_embedding,
     write_embedding,
 )
-from tintype.models.headers import read_header
 from tintype.models.load import load
+from tintype.models.loading.headers import read_header
 from tintype.models.model import Model
 
 WIDTHS = {"text_encoder": 16, "text_encoder_2": 32}

@@ -16,12 +16,12 @@ from tests.models.test_single_file import assert_equal, configs_of, ldm_state
 from tintype.errors import InputError
 from tintype.generation.engine import draw
 from tintype.models.describe import describe
-from tintype.models.infer import CONFIGS_KEY
+from tintype.models.families.predicts import edm_coefficients
+from tintype.models.families.scaling import scaled, unscaled
 from tintype.models.load import load
+from tintype.models.loading.infer import CONFIGS_KEY
+from tintype.models.loading.probe import predicts_velocity
 from tintype.models.model import Model
-from tintype.models.predicts import edm_coefficients
-from tintype.models.probe import predicts_velocity
-from tintype.models.scaling import scaled, unscaled
 from tintype.schedulers.make import make
 from tintype.types import GeneratedImage, GenerateRequest
 

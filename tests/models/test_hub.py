@@ -17,7 +17,7 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 from tintype.errors import ModelError
-from tintype.models.hub import fetch
+from tintype.models.hub.hub import fetch
 events = []
 try:
     path = fetch(sys.argv[1], offline="offline" in sys.argv, on_event=events.append)

@@ -15,9 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from tests.tiny import save_refiner, save_sd, save_sd2, save_sdxl
 from tintype.errors import InputError, ModelError
+from tintype.models.families.registry import FAMILIES
 from tintype.models.load import load
 from tintype.models.model import Model
-from tintype.models.registry import FAMILIES
 from tintype.runtime.device import resolve_device
 from tintype.types import Progress
 

@@ -13,11 +13,11 @@ from tests.models.made import lora
 from tintype.errors import InputError, ModelError
 from tintype.models.adapters import applied, read_adapter, write_adapter
 from tintype.models.convert.convert import Converted
-from tintype.models.headers import read_header
 from tintype.models.load import load
-from tintype.models.merge import merge as merge_request
-from tintype.models.merge import parse_source
+from tintype.models.loading.headers import read_header
 from tintype.models.model import Model
+from tintype.models.sharing.merge import merge as merge_request
+from tintype.models.sharing.merge import parse_source
 from tintype.types import MergeRequest
 
 UNET = Path("unet") / "diffusion_pytorch_model.safetensors"

@@ -13,11 +13,11 @@ from tests.models.adapting import TEXT, difference, given, same, weights, with_p
 from tintype.errors import ModelError, WeightsError
 from tintype.models.adapters import Adapter, applied
 from tintype.models.describe import describe
-from tintype.models.embeddings import Embedding, embedded
+from tintype.models.embeddings.embeddings import Embedding, embedded
 from tintype.models.hashing import model_key
 from tintype.models.load import load
 from tintype.models.model import Model
-from tintype.models.personal import write_personal
+from tintype.models.personal.personal import write_personal
 
 CARD = {
     "format": 1,

@@ -13,10 +13,10 @@ import pytest
 from tests.models.hub_server import serve
 from tests.models.preset_layouts import write_repositories
 from tintype.errors import ModelError
+from tintype.models.families.registry import family
 from tintype.models.load import load
-from tintype.models.locate import locate
+from tintype.models.loading.locate import locate
 from tintype.models.presets import PRESETS, preset
-from tintype.models.registry import family
 from tintype.schedulers import canonical
 from tintype.types import GenerateRequest
 

@@ -93,7 +93,7 @@ def test_a_pull_that_was_cut_off_goes_on_where_it_stopped(shell: Shell, sd_folde
     die = (
         "import os, huggingface_hub.constants as c\n"
         "c.DOWNLOAD_CHUNK_SIZE = 10_000\n"
-        "from tintype.models import download, hub\n"
+        "from tintype.models.hub import download, hub\n"
         "download.SECONDS_BETWEEN_EVENTS = 0\n"
         "def listen(event):\n"
         "    if event.step >= 40_000 and event.total > 50_000: os._exit(9)\n"

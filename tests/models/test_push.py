@@ -15,7 +15,7 @@ from tests.models.upload_server import READER, WRITER, serve
 from tintype.errors import ModelError
 from tintype.models.convert.convert import convert
 from tintype.models.load import load
-from tintype.models.push import Pushed, plan, push
+from tintype.models.sharing.push import Pushed, plan, push
 from tintype.types import ConvertRequest, PushRequest
 
 
@@ -111,7 +111,7 @@ def test_what_has_no_card_gets_one(sd_folder: Path, tmp_path: Path) -> None:
 ERRORS = """
 import os, sys
 from tintype.errors import ModelError
-from tintype.models.push import push
+from tintype.models.sharing.push import push
 from tintype.types import PushRequest
 for token in sys.argv[2:]:
     os.environ["HF_TOKEN"] = token

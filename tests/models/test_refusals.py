@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from tests.models.test_single_file import ldm_state
 from tintype.errors import ModelError, WeightsError
-from tintype.models.check import check_finite
 from tintype.models.load import load
-from tintype.models.locate import Location, locate
+from tintype.models.loading.check import check_finite
+from tintype.models.loading.locate import Location, locate
 from tintype.pocket import weights_dir
 
 UNET = Path("unet") / "diffusion_pytorch_model.safetensors"

@@ -10,15 +10,15 @@ from safetensors.torch import save_file
 
 from tests.models.ldm import State, refiner_file, sd2_file, sd_file, sdxl_file
 from tintype.errors import WeightsError
-from tintype.models.assemble import empty_text_encoder, empty_unet, empty_vae
-from tintype.models.check import check_shapes
-from tintype.models.infer import CONFIGS_KEY, infer_configs
+from tintype.models.families.registry import family
 from tintype.models.load import load
+from tintype.models.loading.assemble import empty_text_encoder, empty_unet, empty_vae
+from tintype.models.loading.check import check_shapes
+from tintype.models.loading.infer import CONFIGS_KEY, infer_configs
+from tintype.models.loading.recognise import recognise_keys
+from tintype.models.loading.single_file import convert_part
+from tintype.models.loading.vocabulary import clip_tokenizer
 from tintype.models.model import Model
-from tintype.models.recognise import recognise_keys
-from tintype.models.registry import family
-from tintype.models.single_file import convert_part
-from tintype.models.vocabulary import clip_tokenizer
 
 CLIP_L: dict[str, Any] = {
     "vocab_size": 49408,

@@ -9,8 +9,8 @@ import torch
 from tests.training.helpers import labelled, make_pictures, noise_picture, prepared, run_fit
 from tests.training.helpers import make_config as config_of
 from tintype.errors import ConfigError
+from tintype.models.families.sdxl import BUCKETS
 from tintype.models.load import load
-from tintype.models.sdxl import BUCKETS
 from tintype.training.batch import Where
 from tintype.training.data.buckets import Buckets
 from tintype.training.data.order import Rounds

@@ -1,6 +1,7 @@
 """The shell front: flags to requests, events to bars; no logic of its own."""
 
 import logging
+import os
 import sys
 from typing import Annotated
 
@@ -40,7 +41,8 @@ app.add_typer(models.app, name="models")
 
 def main() -> None:
     """Run the command line; an error that we raise on purpose is a message and exit code 2."""
-    # where it is installed, peft loads it, and it speaks of kernels that it can do without
+    # libraries speak, while they are imported, of others that they can do without
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         app()

@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
 
 from tintype.errors import ModelError
-from tintype.models.quiet import quiet
+from tintype.models.loading.quiet import quiet
 from tintype.pocket import clip_dir
 
 # CLIP's own, used where a folder has no preprocessor_config.json

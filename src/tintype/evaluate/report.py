@@ -14,12 +14,12 @@ from tintype.evaluate.figures import Figures, measure
 from tintype.evaluate.metrics import SubjectMetrics
 from tintype.evaluate.protocol import Drawings, Protocol, draw_all
 from tintype.evaluate.sheet import Row, contact_sheet
+from tintype.files import storage_errors, write_text
 from tintype.models.load import load
 from tintype.models.model import Model
+from tintype.pictures import read_picture
 from tintype.training.config import read_config
 from tintype.training.data.folder import find_pictures
-from tintype.pictures import read_picture
-from tintype.training.files import storage_errors, write_text
 from tintype.types import Event, Progress, SubjectConfig, TrainConfig
 
 SHEET = "contact-sheet.png"

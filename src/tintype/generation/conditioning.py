@@ -9,7 +9,7 @@ from torch import Tensor
 from tintype.errors import ConfigError
 from tintype.generation.denoise import Denoiser
 from tintype.generation.library import AdapterUse, Library
-from tintype.models.family import Conditioning
+from tintype.models.families.family import Conditioning
 from tintype.models.model import Model
 from tintype.text.encode import (
     EmbeddingCache,

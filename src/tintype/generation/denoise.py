@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from tintype.models.family import Conditioning
+from tintype.models.families.family import Conditioning
 from tintype.models.model import Model
 from tintype.runtime.unet import fast_unet
 

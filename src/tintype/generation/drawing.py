@@ -25,7 +25,7 @@ from tintype.generation.request import sampling, start_for
 from tintype.generation.stages import Stage, begin_at
 from tintype.generation.start import Start, begin
 from tintype.generation.state import inferring
-from tintype.models.family import Conditioning
+from tintype.models.families.family import Conditioning
 from tintype.models.model import Model
 from tintype.runtime.noise import generators
 from tintype.schedulers.make import seed_brownian, step_arguments

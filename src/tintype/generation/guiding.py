@@ -10,7 +10,7 @@ from tintype.errors import ConfigError
 from tintype.generation.changes import perturbs
 from tintype.generation.conditioning import Conditions, Plan
 from tintype.generation.denoise import Denoiser
-from tintype.models.family import Conditioning
+from tintype.models.families.family import Conditioning
 from tintype.models.model import Model
 from tintype.text.encode import EmbeddingCache, zeros_for_empty
 from tintype.text.grammar import parse, timeline

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tintype.errors import ConfigError, InputError
+from tintype.generation.infotext_modes import mode_fields, mode_values
 from tintype.schedulers.names import canonical, row
 from tintype.text.grammar.parse import adapter_tag
 from tintype.types import GenerateRequest
@@ -48,33 +49,13 @@ def infotext(
         "Size": size,
         "Model hash": model_hash,
         "Model": model_name,
-        **_modes(request),
+        **mode_fields(request),
         "Clip skip": request.clip_skip,
         "Eta DDIM": None if eta is None else f"{eta:.12g}",
         "Version": f"tintype {__version__}",
     }
     tags = "".join(f" {adapter_tag(adapter)}" for adapter in request.adapters)
     return write_infotext(request.prompt + tags, request.negative_prompt, fields)
-
-
-def _modes(request: GenerateRequest) -> dict[str, Any]:
-    """What A1111 says of pictures to begin from and of second passes, in its words."""
-    varied, hires, masked = request.variation.strength, request.hires, request.mask is not None
-    fill = {"original": None, "blur": "fill", "noise": "latent noise", "zeros": "latent nothing"}
-    denoising = None if request.image is None else request.strength
-    return {
-        "Variation seed": request.variation.seed if varied else None,
-        "Variation seed strength": f"{varied:.12g}" if varied else None,
-        "Denoising strength": hires.strength if hires else denoising,
-        "Tiling": None if request.tiling == "none" else True,
-        "Hires upscale": hires and hires.scale,
-        "Hires steps": hires and hires.steps,
-        "Hires upscaler": hires and hires.upscaler,
-        "Mask blur": request.inpaint.blur if masked else None,
-        "Masked content": fill[request.inpaint.fill] if masked else None,
-        "Refiner": request.refiner,
-        "Refiner switch at": request.refiner and request.refiner_at,
-    }
 
 
 def write_infotext(prompt: str, negative_prompt: str, fields: Mapping[str, Any]) -> str:
@@ -123,6 +104,7 @@ def request_from_infotext(text: str) -> GenerateRequest:
         "eta": fields.get("Eta DDIM"),
         "width": width,
         "height": height,
+        **mode_values(fields),
     }
     return GenerateRequest(**{key: value for key, value in values.items() if value is not None})
 

@@ -8,8 +8,8 @@ import torch
 from diffusers import AutoencoderKL
 from PIL import Image
 
+from tintype.models.families.scaling import scaled, unscaled
 from tintype.models.model import Model
-from tintype.models.scaling import scaled, unscaled
 from tintype.runtime.decoder import fast_decoder
 
 

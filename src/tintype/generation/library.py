@@ -10,9 +10,9 @@ from pathlib import Path
 from tintype.errors import ModelError, WeightsError
 from tintype.models.adapters.apply import applied
 from tintype.models.adapters.read import read_adapter
-from tintype.models.embedding_files import TOKEN_KEY
-from tintype.models.embeddings import embedded, read_embedding
-from tintype.models.headers import PICKLE_SUFFIXES, SAFE_SUFFIX, read_header
+from tintype.models.embeddings.embeddings import embedded, read_embedding
+from tintype.models.embeddings.files import TOKEN_KEY
+from tintype.models.loading.headers import PICKLE_SUFFIXES, SAFE_SUFFIX, read_header
 from tintype.models.model import Model
 from tintype.text.grammar import AdapterTag
 

@@ -6,19 +6,19 @@ from typing import Any
 
 from tintype.errors import ModelError
 from tintype.models.card import ModelCard, card_of_metadata, read_card, read_json
-from tintype.models.find import find
-from tintype.models.folder import read_folder, weights_files
-from tintype.models.headers import SAFE_SUFFIX, Header, read_header, refuse_pickle
-from tintype.models.infer import infer_configs
+from tintype.models.families.predicts import prediction_type
+from tintype.models.families.registry import family
 from tintype.models.inspect import FileDescription, inspect, size_text
-from tintype.models.locate import POCKET
-from tintype.models.personal_card import PersonalCard, base_of, personal_card
-from tintype.models.predicts import prediction_type
-from tintype.models.prefixes import UNET, VAE
+from tintype.models.loading.find import find
+from tintype.models.loading.folder import read_folder, weights_files
+from tintype.models.loading.headers import SAFE_SUFFIX, Header, read_header, refuse_pickle
+from tintype.models.loading.infer import infer_configs
+from tintype.models.loading.locate import POCKET
+from tintype.models.loading.prefixes import UNET, VAE
+from tintype.models.loading.recognise import recognise_keys
+from tintype.models.personal.card import PersonalCard, base_of, personal_card
 from tintype.models.presets import Preset
-from tintype.models.readme import read_readme, readme_of
-from tintype.models.recognise import recognise_keys
-from tintype.models.registry import family
+from tintype.models.sharing.readme import read_readme, readme_of
 from tintype.pocket import concepts
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tintype.errors import ModelError
-from tintype.models.find import find
-from tintype.models.headers import PICKLE_SUFFIXES, SAFE_SUFFIX, read_header
-from tintype.models.personal_card import base_of, personal_card
+from tintype.models.loading.find import find
+from tintype.models.loading.headers import PICKLE_SUFFIXES, SAFE_SUFFIX, read_header
+from tintype.models.personal.card import base_of, personal_card
 
 HEADER_LENGTH = 8  # bytes that say how long a safetensors header is
 BLOCK = 1 << 20

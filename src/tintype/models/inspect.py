@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tintype.errors import WeightsError
-from tintype.models.headers import SAFE_SUFFIX, TensorInfo, read_header, refuse_pickle
-from tintype.models.recognise import kind_of_keys
+from tintype.models.loading.headers import SAFE_SUFFIX, TensorInfo, read_header, refuse_pickle
+from tintype.models.loading.recognise import kind_of_keys
 
 # what is shown of a value in the metadata
 LONGEST = 200

@@ -9,15 +9,21 @@ from transformers import CLIPTokenizer
 from tintype.errors import InputError, WeightsError
 from tintype.models.adapters.apply import merge
 from tintype.models.adapters.read import read_adapter
-from tintype.models.assemble import empty_text_encoder, empty_unet, empty_vae, fill, read_state
 from tintype.models.card import read_card
-from tintype.models.find import Found, find
-from tintype.models.folder import Folder, read_folder, weights_files
+from tintype.models.loading.assemble import (
+    empty_text_encoder,
+    empty_unet,
+    empty_vae,
+    fill,
+    read_state,
+)
+from tintype.models.loading.find import Found, find
+from tintype.models.loading.folder import Folder, read_folder, weights_files
+from tintype.models.loading.quiet import quiet
+from tintype.models.loading.single_file import load_single_file
 from tintype.models.model import Model
-from tintype.models.personal import put_on
-from tintype.models.personal_card import base_of, personal_card
-from tintype.models.quiet import quiet
-from tintype.models.single_file import load_single_file
+from tintype.models.personal.card import base_of, personal_card
+from tintype.models.personal.personal import put_on
 from tintype.runtime.device import resolve_device
 from tintype.types import Event, Progress
 

@@ -8,8 +8,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTokenizer, PreTrainedModel
 
 from tintype.models.card import ModelCard
-from tintype.models.family import Family
-from tintype.models.predicts import prediction_type
+from tintype.models.families.family import Family
+from tintype.models.families.predicts import prediction_type
 
 __all__ = ["Model", "ModelCard"]
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from transformers import CLIPTokenizer
 
-from tintype.models.embeddings import expand
+from tintype.models.embeddings.embeddings import expand
 from tintype.text.grammar import Sections, Span
 
 BACKTRACK = 20

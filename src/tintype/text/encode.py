@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from tintype.errors import InputError
-from tintype.models.embeddings import expand
-from tintype.models.family import Conditioning, TextEncoderSpec
+from tintype.models.embeddings.embeddings import expand
+from tintype.models.families.family import Conditioning, TextEncoderSpec
 from tintype.models.model import Model
 from tintype.text.chunks import Chunk, chunks, empty_chunk
 from tintype.text.grammar import Sections

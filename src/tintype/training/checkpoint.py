@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from tintype.errors import RunError
-from tintype.training.files import remove_folder, sha256, whole_folder
+from tintype.files import remove_folder, sha256, whole_folder
 from tintype.training.nested import flatten, rebuild
 from tintype.types import Note
 

@@ -9,9 +9,9 @@ from tintype.files import whole_folder
 from tintype.models.convert.folder import write_folder
 from tintype.models.convert.stored import stored
 from tintype.models.hashing import weights_sha256
-from tintype.models.headers import read_header
+from tintype.models.loading.headers import read_header
+from tintype.models.loading.quiet import quiet
 from tintype.models.model import Model
-from tintype.models.quiet import quiet
 from tintype.training.readme import describe_run
 from tintype.types import TrainConfig
 

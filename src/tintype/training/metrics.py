@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch.utils.tensorboard import SummaryWriter
 
-from tintype.training.files import storage_errors, write_text
+from tintype.files import storage_errors, write_text
 
 NAME = "metrics.csv"
 FIELDS = ("step", "loss", "instance_loss", "prior_loss", "learning_rate", "validation_loss")

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from tintype.files import storage_errors, sync
 from tintype.generation.engine import draw_many
 from tintype.models.hashing import model_key
 from tintype.models.model import Model
-from tintype.training.files import storage_errors, sync
 from tintype.types import (
     Event,
     GeneratedImage,

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from tintype.models.model import Model
-from tintype.models.personal_card import personal_card
-from tintype.models.readme import Facts, Sample, licence_of, write_readme
+from tintype.models.personal.card import personal_card
+from tintype.models.sharing.readme import Facts, Sample, licence_of, write_readme
 from tintype.text.grammar import fill_identifier, fill_template
 from tintype.training.data.folder import find_pictures
 from tintype.types import TrainConfig

@@ -9,10 +9,11 @@ import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from tintype.errors import Interrupted, RunError
+from tintype.files import storage_errors, write_text
 from tintype.models.hashing import weights_sha256
 from tintype.models.load import load
+from tintype.models.loading.quiet import quiet
 from tintype.models.model import Model
-from tintype.models.quiet import quiet
 from tintype.text.grammar import fill_template
 from tintype.training.callbacks import Between
 from tintype.training.check import check_free, check_strategy
@@ -22,7 +23,6 @@ from tintype.training.data.prepare import Preparation
 from tintype.training.data.source import TrainData
 from tintype.training.data.sources import Sources
 from tintype.training.export import CARD
-from tintype.training.files import storage_errors, write_text
 from tintype.training.interrupt import StopWish
 from tintype.training.methods import method
 from tintype.training.methods.method import Trained

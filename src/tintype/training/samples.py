@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 
 from tintype.errors import ModelError
+from tintype.files import storage_errors
 from tintype.generation.engine import draw_many
 from tintype.models.model import Model
-from tintype.training.files import storage_errors
 from tintype.training.prior import save_whole
 from tintype.types import Event, GeneratedImage, GenerateRequest, Note, Progress, TrainConfig
 

@@ -27,7 +27,7 @@ from tintype.generation.stages import Stage
 from tintype.models.control.find import find_control
 from tintype.models.control.ip import IPAdapter, cross_attentions, processors
 from tintype.models.control.load import load_control
-from tintype.models.family import Conditioning
+from tintype.models.families.family import Conditioning
 from tintype.models.model import Model
 from tintype.types import GenerateRequest
 from tintype.types.modes import ControlOptions

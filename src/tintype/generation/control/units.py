@@ -12,7 +12,7 @@ from tintype.errors import ConfigError, InputError
 from tintype.generation.canvas import LANCZOS
 from tintype.generation.latents import to_pixels
 from tintype.models.control.ip import IPAdapter
-from tintype.models.family import Conditioning
+from tintype.models.families.family import Conditioning
 from tintype.types.modes import ControlOptions
 
 SOFTER = 0.825  # from each layer to the shallower one, where the prompt weighs more

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from tintype.models.adapters.standards import STANDARDS
-from tintype.models.registry import family
+from tintype.models.families.registry import family
 
 
 class Shaped(Protocol):

@@ -18,11 +18,11 @@ from tintype.models.adapters.guess import guess_family, what_it_is
 from tintype.models.adapters.parse import Parsed, parse
 from tintype.models.adapters.targets import Targets, targets_of
 from tintype.models.card import read_json
-from tintype.models.check import check_finite, read_pickle
-from tintype.models.family import Family
-from tintype.models.headers import SAFE_SUFFIX, read_header, refuse_pickle
+from tintype.models.families.family import Family
+from tintype.models.families.registry import family
+from tintype.models.loading.check import check_finite, read_pickle
+from tintype.models.loading.headers import SAFE_SUFFIX, read_header, refuse_pickle
 from tintype.models.model import Model
-from tintype.models.registry import family
 
 DIFFUSERS_KEY = "lora_adapter_metadata"
 PARTS_KEY = "tintype.adapter"

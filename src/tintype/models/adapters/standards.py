@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tintype.errors import ModelError
-from tintype.models.family import Family
+from tintype.models.families.family import Family
 
 Config = dict[str, Any]
 _OPEN_CLIP_G: Config = {

@@ -13,10 +13,10 @@ from torch import nn
 from tintype.errors import WeightsError
 from tintype.models.adapters.adapter import Adapter
 from tintype.models.adapters.standards import Standard, standard
-from tintype.models.assemble import empty_text_encoder, empty_unet
-from tintype.models.family import Family
+from tintype.models.families.family import Family
+from tintype.models.families.registry import family
+from tintype.models.loading.assemble import empty_text_encoder, empty_unet
 from tintype.models.model import Model
-from tintype.models.registry import family
 
 Shape = tuple[int, ...]
 Layer = tuple[str, str]

@@ -16,7 +16,7 @@ from tintype.models.adapters.expressible import check_peft
 from tintype.models.adapters.metadata import file_metadata, with_hashes
 from tintype.models.adapters.read import DIFFUSERS_KEY, PARTS_KEY, PEFT_CONFIG, PEFT_WEIGHTS
 from tintype.models.adapters.targets import Targets, check_fits, targets_of, wrapped
-from tintype.models.family import Family
+from tintype.models.families.family import Family
 from tintype.models.model import Model
 from tintype.models.store import cast, save_json, save_tensors
 

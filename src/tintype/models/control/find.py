@@ -4,10 +4,10 @@ from pathlib import Path
 
 from tintype.errors import ModelError, nearest
 from tintype.models.control.names import NAMES
-from tintype.models.download import OnEvent
-from tintype.models.headers import SAFE_SUFFIX
-from tintype.models.hub import fetch_file
-from tintype.models.locate import HUB_ID
+from tintype.models.hub.download import OnEvent
+from tintype.models.hub.hub import fetch_file
+from tintype.models.loading.headers import SAFE_SUFFIX
+from tintype.models.loading.locate import HUB_ID
 
 FIELD = "control.model"
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"

@@ -13,9 +13,9 @@ from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from tintype.errors import ModelError, WeightsError
 from tintype.models.card import read_json
-from tintype.models.headers import read_header
+from tintype.models.loading.headers import read_header
+from tintype.models.loading.quiet import quiet
 from tintype.models.model import Model
-from tintype.models.quiet import quiet
 
 FIELD, ENCODER_FIELD = "control.model", "control.encoder"
 ENCODER = "image_encoder"

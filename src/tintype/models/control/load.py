@@ -7,13 +7,13 @@ from accelerate import init_empty_weights
 from diffusers import ControlNetModel, ControlNetUnionModel, T2IAdapter
 
 from tintype.errors import ModelError, WeightsError
-from tintype.models.assemble import fill, read_state
 from tintype.models.card import read_json
-from tintype.models.check import State
 from tintype.models.control.ip import IPAdapter, load_ip_adapter
-from tintype.models.headers import SAFE_SUFFIX, read_header
+from tintype.models.loading.assemble import fill, read_state
+from tintype.models.loading.check import State
+from tintype.models.loading.headers import SAFE_SUFFIX, read_header
+from tintype.models.loading.quiet import quiet
 from tintype.models.model import Model
-from tintype.models.quiet import quiet
 
 FIELD = "control.model"
 Net: TypeAlias = ControlNetModel | ControlNetUnionModel | T2IAdapter

@@ -14,7 +14,7 @@ from tintype.models.adapters.apply import Weighted, weight_for
 from tintype.models.adapters.delta import change
 from tintype.models.adapters.targets import check_fits, targets_of
 from tintype.models.convert.tensors import Lazy
-from tintype.models.embeddings import Embedding, embed
+from tintype.models.embeddings.embeddings import Embedding, embed
 
 if TYPE_CHECKING:
     from tintype.models.convert.stored import StoredModel

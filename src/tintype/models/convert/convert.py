@@ -15,9 +15,9 @@ from tintype.models.convert.original import write_single_file
 from tintype.models.convert.precision import stored_size
 from tintype.models.convert.small import base_of, convert_adapter, convert_embedding
 from tintype.models.convert.stored import StoredModel, open_model
-from tintype.models.locate import place_of
+from tintype.models.loading.locate import place_of
 from tintype.models.model import Model
-from tintype.models.readme import PICTURES, README, Facts, facts_of, readme_of, write_readme
+from tintype.models.sharing.readme import PICTURES, README, Facts, facts_of, readme_of, write_readme
 from tintype.types import ConvertRequest, Event, Note, Progress
 
 OnEvent = Callable[[Event], None]

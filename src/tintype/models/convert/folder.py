@@ -15,11 +15,11 @@ from tintype.models.card import SIDECAR
 from tintype.models.convert.precision import in_precision
 from tintype.models.convert.stored import StoredModel
 from tintype.models.convert.tensors import Tensors, write_safetensors
-from tintype.models.folder import DIFFUSERS_STEM, TRANSFORMERS_STEM
-from tintype.models.headers import SAFE_SUFFIX
+from tintype.models.loading.folder import DIFFUSERS_STEM, TRANSFORMERS_STEM
+from tintype.models.loading.headers import SAFE_SUFFIX
+from tintype.models.loading.quiet import quiet
+from tintype.models.loading.vocabulary import vocabulary
 from tintype.models.model import Model
-from tintype.models.quiet import quiet
-from tintype.models.vocabulary import vocabulary
 
 METADATA = {"format": "pt"}  # without which transformers refuses a file
 

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Literal
 
 from tintype.errors import InputError
-from tintype.models.check import read_pickle
-from tintype.models.headers import PICKLE_SUFFIXES, SAFE_SUFFIX, read_header, refuse_pickle
-from tintype.models.personal_card import personal_card
-from tintype.models.recognise import ADAPTERS, EMBEDDING, kind_of_keys
+from tintype.models.loading.check import read_pickle
+from tintype.models.loading.headers import PICKLE_SUFFIXES, SAFE_SUFFIX, read_header, refuse_pickle
+from tintype.models.loading.recognise import ADAPTERS, EMBEDDING, kind_of_keys
+from tintype.models.personal.card import personal_card
 
 Kind = Literal["model", "adapter", "embedding"]
 

@@ -17,7 +17,7 @@ from diffusers.loaders.single_file_utils import (
 )
 
 from tintype.errors import ModelError
-from tintype.models.prefixes import UNET, VAE
+from tintype.models.loading.prefixes import UNET, VAE
 
 Config = Mapping[str, Any]
 Names = dict[str, str]

@@ -15,8 +15,8 @@ from tintype.models.convert.names import clip_names, open_clip_name, unet_names,
 from tintype.models.convert.precision import in_precision
 from tintype.models.convert.stored import StoredModel
 from tintype.models.convert.tensors import Lazy, Tensors, write_safetensors
-from tintype.models.family import TextEncoderSpec
-from tintype.models.infer import (
+from tintype.models.families.family import TextEncoderSpec
+from tintype.models.loading.infer import (
     CONFIGS_KEY,
     EDM_MEAN,
     EDM_STD,
@@ -25,9 +25,9 @@ from tintype.models.infer import (
     VELOCITY,
     ZERO_SNR,
 )
+from tintype.models.loading.single_file import TOKENIZERS_KEY, tokenizer_of
+from tintype.models.loading.vocabulary import pack_tokenizer, same_tokenizer
 from tintype.models.model import Model
-from tintype.models.single_file import TOKENIZERS_KEY, tokenizer_of
-from tintype.models.vocabulary import pack_tokenizer, same_tokenizer
 
 LAYER = re.compile(r"(.*transformer\.resblocks\.)(\d+)(\..*)")
 QKV = re.compile(r"\.([qkv])_proj\.")

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from tintype.errors import WeightsError
-from tintype.models.check import check_finite
 from tintype.models.convert.tensors import Lazy, Tensors
 from tintype.models.load import DTYPES
+from tintype.models.loading.check import check_finite
 
 FP8 = "fp8"
 EIGHT_BITS = torch.float8_e4m3fn

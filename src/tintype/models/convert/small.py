@@ -8,11 +8,11 @@ from tintype.models.adapters import Adapter, read_adapter, write_adapter
 from tintype.models.adapters.guess import guess_family
 from tintype.models.card import SIDECAR, read_json
 from tintype.models.convert.precision import FP8
-from tintype.models.embeddings import read_embedding, write_embedding
-from tintype.models.family import Family
+from tintype.models.embeddings.embeddings import read_embedding, write_embedding
+from tintype.models.families.family import Family
+from tintype.models.families.registry import family
 from tintype.models.load import DTYPES
 from tintype.models.model import Model
-from tintype.models.registry import family
 from tintype.types import ConvertRequest
 
 

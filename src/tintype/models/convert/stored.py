@@ -9,26 +9,32 @@ import torch
 from safetensors.torch import load_file
 
 from tintype.models.adapters.read import read_adapter, read_tensors
-from tintype.models.assemble import (
+from tintype.models.card import SIDECAR, card_of_metadata, card_values, read_card, read_json
+from tintype.models.convert.bake import bake, overlay, speak
+from tintype.models.convert.tensors import Lazy, lazy
+from tintype.models.embeddings.embeddings import read_embedding
+from tintype.models.families.registry import family
+from tintype.models.load import read_tokenizer
+from tintype.models.loading.assemble import (
     current_names,
     empty_text_encoder,
     empty_unet,
     empty_vae,
     fill,
 )
-from tintype.models.card import SIDECAR, card_of_metadata, card_values, read_card, read_json
-from tintype.models.check import State, check_shapes, read_pickle
-from tintype.models.convert.bake import bake, overlay, speak
-from tintype.models.convert.tensors import Lazy, lazy
-from tintype.models.embeddings import read_embedding
-from tintype.models.find import find
-from tintype.models.folder import Folder, read_folder, weights_files
-from tintype.models.headers import SAFE_SUFFIX, read_header, refuse_pickle
-from tintype.models.infer import stated_prediction
-from tintype.models.load import read_tokenizer
-from tintype.models.locate import Location
+from tintype.models.loading.check import State, check_shapes, read_pickle
+from tintype.models.loading.find import find
+from tintype.models.loading.folder import Folder, read_folder, weights_files
+from tintype.models.loading.headers import SAFE_SUFFIX, read_header, refuse_pickle
+from tintype.models.loading.infer import stated_prediction
+from tintype.models.loading.locate import Location
+from tintype.models.loading.prefixes import UNET, VAE
+from tintype.models.loading.probe import predicts_velocity
+from tintype.models.loading.quiet import quiet
+from tintype.models.loading.recognise import recognise_keys
+from tintype.models.loading.single_file import convert_part, read_configs, tokenizer_of
 from tintype.models.model import Model
-from tintype.models.personal_card import (
+from tintype.models.personal.card import (
     ADAPTER,
     ADDS,
     EMBEDDINGS,
@@ -37,13 +43,7 @@ from tintype.models.personal_card import (
     base_of,
     personal_card,
 )
-from tintype.models.prefixes import UNET, VAE
-from tintype.models.probe import predicts_velocity
-from tintype.models.quiet import quiet
-from tintype.models.readme import licence_of
-from tintype.models.recognise import recognise_keys
-from tintype.models.registry import family
-from tintype.models.single_file import convert_part, read_configs, tokenizer_of
+from tintype.models.sharing.readme import licence_of
 from tintype.types import Event
 
 PERSONAL = (ADAPTER, EMBEDDINGS, WEIGHTS, ADDS)

@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional
 
-from tintype.models.scaling import latent_scaling
+from tintype.models.families.scaling import latent_scaling
 from tintype.training.batch import Where
 from tintype.training.data.crops import Crop
 from tintype.training.data.holes import Holes

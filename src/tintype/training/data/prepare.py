@@ -7,6 +7,7 @@ from pathlib import Path
 from transformers import CLIPTokenizer
 
 from tintype.errors import ModelError
+from tintype.files import sha256
 from tintype.models.hashing import model_key
 from tintype.models.model import Model
 from tintype.pictures import read_picture
@@ -20,7 +21,6 @@ from tintype.training.data.pools import Member, Way, make_pool
 from tintype.training.data.prompts import PromptTable
 from tintype.training.data.source import Pool, TrainData
 from tintype.training.data.sources import Picture, Sources, SubjectFiles
-from tintype.training.files import sha256
 from tintype.training.methods.method import Method
 from tintype.training.prior import class_pictures
 from tintype.training.seeds import stream_seed

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from tintype.models.family import Conditioning
+from tintype.models.families.family import Conditioning
 from tintype.models.model import Model
 from tintype.text.encode import encode_tokens, tokenize, zeros_for_empty
 

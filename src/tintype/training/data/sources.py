@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tintype.errors import ConfigError, PictureError
+from tintype.files import sha256
 from tintype.pictures import read_header
 from tintype.text.grammar import fill_template
 from tintype.training.data.captions import find_captions, tags
 from tintype.training.data.folder import Folder, read_folder, some
-from tintype.training.files import sha256
 from tintype.training.seeds import stream_seed
 from tintype.types import Event, Note, SubjectConfig, TrainConfig
 

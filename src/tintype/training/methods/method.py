@@ -11,8 +11,8 @@ import torch
 from transformers import PreTrainedModel
 
 from tintype.errors import ConfigError
+from tintype.models.loading.quiet import quiet
 from tintype.models.model import Model
-from tintype.models.quiet import quiet
 from tintype.training.check import check_identifier, suggestions
 from tintype.training.methods.freeze import without
 from tintype.types import SubjectConfig, TrainConfig

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from tintype.models.quiet import quiet
+from tintype.models.loading.quiet import quiet
 from tintype.runtime.quantize import FORMATS, quantize
 from tintype.types import MemoryConfig
 

@@ -5,14 +5,14 @@ from pathlib import Path
 
 from torch import Tensor
 
+from tintype.files import whole_folder
 from tintype.models.adapters.adapter import Adapter
-from tintype.models.embeddings import Embedding
+from tintype.models.embeddings.embeddings import Embedding
 from tintype.models.hashing import weights_sha256
 from tintype.models.model import Model
-from tintype.models.personal import write_personal
-from tintype.models.personal_card import SCHEDULER
+from tintype.models.personal.card import SCHEDULER
+from tintype.models.personal.personal import write_personal
 from tintype.training.export import card_of
-from tintype.training.files import whole_folder
 from tintype.training.objective import with_schedule
 from tintype.training.readme import describe_run
 from tintype.types import TrainConfig

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tintype.errors import InputError
-from tintype.models.embeddings import Embedding, embed
+from tintype.models.embeddings.embeddings import Embedding, embed
 from tintype.models.model import Model
 from tintype.training.methods.method import Group, text_encoders
 from tintype.training.seeds import generator_for

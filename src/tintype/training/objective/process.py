@@ -8,7 +8,7 @@ import torch
 from diffusers import DDPMScheduler
 from torch import Tensor
 
-from tintype.models.predicts import edm_coefficients
+from tintype.models.families.predicts import edm_coefficients
 from tintype.training.objective.distance import THRESHOLDS
 from tintype.training.objective.sampling import SigmaRange, draw_sigmas, draw_timesteps
 from tintype.training.objective.weighting import weights_of

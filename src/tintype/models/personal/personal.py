@@ -14,11 +14,11 @@ from tintype.models.adapters.apply import merge
 from tintype.models.adapters.read import read_adapter, read_tensors
 from tintype.models.adapters.write import write_adapter
 from tintype.models.card import SIDECAR, read_card
-from tintype.models.embedding import Embedding
-from tintype.models.embedding_files import read_embedding, write_embedding
-from tintype.models.embeddings import embed
+from tintype.models.embeddings.embedding import Embedding
+from tintype.models.embeddings.embeddings import embed
+from tintype.models.embeddings.files import read_embedding, write_embedding
 from tintype.models.model import Model
-from tintype.models.personal_card import ADAPTER, ADDS, BASE, EMBEDDINGS, WEIGHTS, PersonalCard
+from tintype.models.personal.card import ADAPTER, ADDS, BASE, EMBEDDINGS, WEIGHTS, PersonalCard
 from tintype.models.store import save_json, save_tensors
 
 ADAPTER_FILE, WEIGHTS_FILE = "adapter.safetensors", "delta.safetensors"

@@ -19,13 +19,13 @@ from huggingface_hub.utils import validate_repo_id
 from tintype.errors import ModelError
 from tintype.models.card import SIDECAR, card_values, portable, read_json
 from tintype.models.describe import describe_any
-from tintype.models.headers import SAFE_SUFFIX, read_header
-from tintype.models.hub import LIBRARY
+from tintype.models.hub.hub import LIBRARY
 from tintype.models.inspect import FileDescription
-from tintype.models.locate import place_of
-from tintype.models.personal_card import personal_card
-from tintype.models.readme import HERE, PICTURES, README, Facts, facts_of, readme
-from tintype.models.recognise import ADAPTERS, EMBEDDING
+from tintype.models.loading.headers import SAFE_SUFFIX, read_header
+from tintype.models.loading.locate import place_of
+from tintype.models.loading.recognise import ADAPTERS, EMBEDDING
+from tintype.models.personal.card import personal_card
+from tintype.models.sharing.readme import HERE, PICTURES, README, Facts, facts_of, readme
 from tintype.types import PushRequest
 
 SENT = (

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from tintype.models.family import Conditioning, Family, SingleFile, TextEncoderSpec
-from tintype.models.prefixes import TEXT_REFINER
+from tintype.models.families.family import Conditioning, Family, SingleFile, TextEncoderSpec
+from tintype.models.loading.prefixes import TEXT_REFINER
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,18 +15,24 @@ from diffusers.loaders.single_file_utils import (
 from transformers import CLIPTokenizer
 
 from tintype.errors import WeightsError
-from tintype.models.assemble import empty_text_encoder, empty_unet, empty_vae, fill, read_state
 from tintype.models.card import card_of_metadata
-from tintype.models.check import State
-from tintype.models.family import Family, TextEncoderSpec
-from tintype.models.headers import PICKLE_SUFFIXES, SAFE_SUFFIX, read_header, refuse_pickle
-from tintype.models.infer import EDM_MEAN, EDM_STD, INDEX, infer_configs, stated_prediction
+from tintype.models.families.family import Family, TextEncoderSpec
+from tintype.models.families.registry import family
+from tintype.models.loading.assemble import (
+    empty_text_encoder,
+    empty_unet,
+    empty_vae,
+    fill,
+    read_state,
+)
+from tintype.models.loading.check import State
+from tintype.models.loading.headers import PICKLE_SUFFIXES, SAFE_SUFFIX, read_header, refuse_pickle
+from tintype.models.loading.infer import EDM_MEAN, EDM_STD, INDEX, infer_configs, stated_prediction
+from tintype.models.loading.prefixes import UNET, VAE
+from tintype.models.loading.probe import predicts_velocity
+from tintype.models.loading.recognise import Shapes, recognise_keys
+from tintype.models.loading.vocabulary import END, clip_tokenizer, unpack_tokenizer
 from tintype.models.model import Model
-from tintype.models.prefixes import UNET, VAE
-from tintype.models.probe import predicts_velocity
-from tintype.models.recognise import Shapes, recognise_keys
-from tintype.models.registry import family
-from tintype.models.vocabulary import END, clip_tokenizer, unpack_tokenizer
 from tintype.types import Event, Progress
 
 OPEN_CLIP_PAD = "!"

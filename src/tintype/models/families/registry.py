@@ -3,13 +3,13 @@
 from importlib import import_module
 
 from tintype.errors import ModelError
-from tintype.models.family import Family
+from tintype.models.families.family import Family
 
 FAMILIES = {
-    "sd1": "tintype.models.sd:SD1",
-    "sd2": "tintype.models.sd2:SD2",
-    "sdxl": "tintype.models.sdxl:SDXL",
-    "sdxl_refiner": "tintype.models.refiner:REFINER",
+    "sd1": "tintype.models.families.sd:SD1",
+    "sd2": "tintype.models.families.sd2:SD2",
+    "sdxl": "tintype.models.families.sdxl:SDXL",
+    "sdxl_refiner": "tintype.models.families.refiner:REFINER",
 }
 
 

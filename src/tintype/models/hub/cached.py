@@ -12,10 +12,10 @@ from huggingface_hub.utils import CachedRepoInfo
 
 from tintype.errors import ModelError, StorageError, WeightsError
 from tintype.models.describe import describe
-from tintype.models.download import PART, blob_hash, sha256
-from tintype.models.find import find
-from tintype.models.headers import SAFE_SUFFIX, read_header
-from tintype.models.locate import POCKET, locate
+from tintype.models.hub.download import PART, blob_hash, sha256
+from tintype.models.loading.find import find
+from tintype.models.loading.headers import SAFE_SUFFIX, read_header
+from tintype.models.loading.locate import POCKET, locate
 from tintype.models.presets import PRESETS, Preset, preset
 from tintype.types import Event, Progress
 

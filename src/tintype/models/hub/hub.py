@@ -22,10 +22,10 @@ from huggingface_hub.errors import (
 
 from tintype.errors import ModelError, StorageError, WeightsError
 from tintype.models.card import SIDECAR
-from tintype.models.download import LIBRARY, OnEvent, download, event_bar
-from tintype.models.folder import read_folder, weights_files
-from tintype.models.headers import PICKLE_SUFFIXES, SAFE_SUFFIX, refuse_pickle
-from tintype.models.recognise import missing_part
+from tintype.models.hub.download import LIBRARY, OnEvent, download, event_bar
+from tintype.models.loading.folder import read_folder, weights_files
+from tintype.models.loading.headers import PICKLE_SUFFIXES, SAFE_SUFFIX, refuse_pickle
+from tintype.models.loading.recognise import missing_part
 
 SMALL_FILES = [
     "model_index.json",

@@ -16,10 +16,10 @@ from torch import Tensor
 from tintype.errors import InputError, ModelError, StorageError, WeightsError
 from tintype.models.adapters.metadata import modelspec
 from tintype.models.adapters.targets import targets_of
-from tintype.models.check import check_finite, unpickle
-from tintype.models.embedding import Embedding
-from tintype.models.family import Family
-from tintype.models.headers import PICKLE_SUFFIXES, SAFE_SUFFIX, read_header, refuse_pickle
+from tintype.models.embeddings.embedding import Embedding
+from tintype.models.families.family import Family
+from tintype.models.loading.check import check_finite, unpickle
+from tintype.models.loading.headers import PICKLE_SUFFIXES, SAFE_SUFFIX, read_header, refuse_pickle
 from tintype.models.model import Model
 from tintype.models.store import cast, save_tensors
 

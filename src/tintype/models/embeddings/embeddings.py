@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from transformers import CLIPTokenizer, PreTrainedModel
 
 from tintype.errors import InputError, ModelError, WeightsError
-from tintype.models.embedding import Embedding
-from tintype.models.embedding_files import read_embedding, write_embedding
+from tintype.models.embeddings.embedding import Embedding
+from tintype.models.embeddings.files import read_embedding, write_embedding
 from tintype.models.model import Model
 
 __all__ = [

@@ -9,7 +9,7 @@ from typing import Any
 
 from tintype.errors import ModelError, WeightsError
 from tintype.models.card import SIDECAR, read_json
-from tintype.models.headers import read_header
+from tintype.models.loading.headers import read_header
 
 BASE, ADAPTER, EMBEDDINGS, WEIGHTS, ADDS, SCHEDULER = (
     "base_model",

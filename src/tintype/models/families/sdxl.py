@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from tintype.models.family import Conditioning, Family, SingleFile, TextEncoderSpec
-from tintype.models.prefixes import TEXT_XL_1, TEXT_XL_2
+from tintype.models.families.family import Conditioning, Family, SingleFile, TextEncoderSpec
+from tintype.models.loading.prefixes import TEXT_XL_1, TEXT_XL_2
 
 if TYPE_CHECKING:
     from torch import Tensor

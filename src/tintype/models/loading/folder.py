@@ -6,10 +6,10 @@ from typing import Any
 
 from tintype.errors import WeightsError
 from tintype.models.card import read_json
-from tintype.models.family import Family
-from tintype.models.headers import PICKLE_SUFFIXES, SAFE_SUFFIX, refuse_pickle
-from tintype.models.recognise import missing_part, recognise_configs
-from tintype.models.registry import family
+from tintype.models.families.family import Family
+from tintype.models.families.registry import family
+from tintype.models.loading.headers import PICKLE_SUFFIXES, SAFE_SUFFIX, refuse_pickle
+from tintype.models.loading.recognise import missing_part, recognise_configs
 
 DIFFUSERS_STEM = "diffusion_pytorch_model"
 TRANSFORMERS_STEM = "model"

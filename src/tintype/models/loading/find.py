@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tintype.models.hub import fetch, fetch_file
-from tintype.models.locate import Location, locate
+from tintype.models.hub.hub import fetch, fetch_file
+from tintype.models.loading.locate import Location, locate
 from tintype.models.presets import Preset, preset
 from tintype.types import Event
 

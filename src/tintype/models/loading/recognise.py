@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from tintype.errors import ModelError, WeightsError
-from tintype.models.prefixes import TEXT_REFINER, TEXT_SD2, UNET, VAE
-from tintype.models.registry import family
+from tintype.models.families.registry import family
+from tintype.models.loading.prefixes import TEXT_REFINER, TEXT_SD2, UNET, VAE
 
 Shapes = Mapping[str, tuple[int, ...]]
 EXPECTED = "expected Stable Diffusion 1.x, 2.x or SDXL"

@@ -1,7 +1,7 @@
 """Stable Diffusion 1.x: one CLIP text encoder, its last hidden state after the layer norm."""
 
-from tintype.models.family import Family, SingleFile, TextEncoderSpec
-from tintype.models.prefixes import TEXT_SD1
+from tintype.models.families.family import Family, SingleFile, TextEncoderSpec
+from tintype.models.loading.prefixes import TEXT_SD1
 
 SD1 = Family(
     name="sd1",

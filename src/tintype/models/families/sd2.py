@@ -4,8 +4,8 @@ Its folders store 23 of the encoder's 24 layers, so that the last hidden state, 
 norm, is the penultimate one that the UNet was trained with; single files store all 24.
 """
 
-from tintype.models.family import Family, SingleFile, TextEncoderSpec
-from tintype.models.prefixes import TEXT_SD2
+from tintype.models.families.family import Family, SingleFile, TextEncoderSpec
+from tintype.models.loading.prefixes import TEXT_SD2
 
 SD2 = Family(
     name="sd2",

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from tintype.errors import WeightsError
-from tintype.models.family import Family, TextEncoderSpec
-from tintype.models.prefixes import UNET, VAE
-from tintype.models.recognise import Shapes
-from tintype.models.registry import family
+from tintype.models.families.family import Family, TextEncoderSpec
+from tintype.models.families.registry import family
+from tintype.models.loading.prefixes import UNET, VAE
+from tintype.models.loading.recognise import Shapes
 
 Config = dict[str, Any]
 CONFIGS_KEY = "tintype.configs"

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from transformers import CLIPTextConfig, PreTrainedModel
 
 from tintype.errors import WeightsError
-from tintype.models.check import State, check_finite, check_shapes, read_pickle
-from tintype.models.headers import SAFE_SUFFIX, read_header, refuse_pickle
+from tintype.models.loading.check import State, check_finite, check_shapes, read_pickle
+from tintype.models.loading.headers import SAFE_SUFFIX, read_header, refuse_pickle
 
 Module = TypeVar("Module", bound=torch.nn.Module)
 UNUSED_BY_TEXT_ENCODERS = ("position_ids", "text_projection.weight", "logit_scale")

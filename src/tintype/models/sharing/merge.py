@@ -17,7 +17,7 @@ from tintype.models.convert.small import base_of, check_dtype, family_of, write
 from tintype.models.convert.stored import StoredModel, open_model
 from tintype.models.convert.tensors import Lazy
 from tintype.models.load import load
-from tintype.models.locate import place_of
+from tintype.models.loading.locate import place_of
 from tintype.types import MergeRequest, Note
 
 Weight = float | Mapping[str, float]

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tintype.errors import ModelError, WeightsError, nearest
-from tintype.models.headers import PICKLE_SUFFIXES, SAFE_SUFFIX, read_header
-from tintype.models.personal_card import personal_card
+from tintype.models.loading.headers import PICKLE_SUFFIXES, SAFE_SUFFIX, read_header
+from tintype.models.loading.recognise import Shapes, adapter_alone, recognise_keys
+from tintype.models.personal.card import personal_card
 from tintype.models.presets import PRESETS, preset
-from tintype.models.recognise import Shapes, adapter_alone, recognise_keys
 from tintype.pocket import weights_dir
 
 POCKET = "pocket"

@@ -1,0 +1,1 @@
+"""New words: textual-inversion embeddings, their files, and putting them into a model."""

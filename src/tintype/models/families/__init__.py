@@ -1,0 +1,1 @@
+"""What families of models differ in, one row and one file each."""

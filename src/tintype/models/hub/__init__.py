@@ -1,0 +1,1 @@
+"""The model hub: what is fetched from it, and what its cache holds."""

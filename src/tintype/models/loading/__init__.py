@@ -1,0 +1,1 @@
+"""Whatever names a model, to a Model: found, recognised, checked, assembled."""

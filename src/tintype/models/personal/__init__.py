@@ -1,0 +1,1 @@
+"""Models that only add to a base: what a run leaves when the base's own weights stay."""

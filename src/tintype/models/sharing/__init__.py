@@ -1,0 +1,1 @@
+"""Models for others: merged, described in a card, pushed to a hub."""
