@@ -19,6 +19,7 @@ COMMANDS = [
     ["demo"],
     ["train"],
     ["generate"],
+    ["upscale"],
     ["evaluate"],
     ["convert"],
     ["merge"],

@@ -14,11 +14,12 @@ EMBEDDING = (4, 8, 8, 8)
 WIDTH, PROJECTED = 16, 24  # of the image encoder
 
 
-def save_controlnet(folder: Path, base: Path, seed: int) -> Path:
+def save_controlnet(folder: Path, base: Path, seed: int, *, pooled: bool = False) -> Path:
     """A random ControlNet for the UNet in `base`, whose residuals aren't zero."""
     unet = diffusers.UNet2DConditionModel.from_pretrained(base / "unet")
     torch.manual_seed(seed)
     net = diffusers.ControlNetModel.from_unet(unet, conditioning_embedding_out_channels=EMBEDDING)
+    net.register_to_config(global_pool_conditions=pooled)
     return _save(net, folder)
 
 
@@ -52,20 +53,42 @@ def _save(net: Any, folder: Path) -> Path:
 
 def save_attentive(folder: Path, base: Path) -> Path:
     """The model in `base` with a UNet whose first block has attention, as SD 1.x has."""
+    return _changed(
+        folder,
+        base,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )
+
+
+def save_deep(folder: Path, base: Path) -> Path:
+    """The model in `base` with a UNet of three blocks, as SDXL has."""
+    return _changed(
+        folder,
+        base,
+        block_out_channels=(16, 32, 32),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=(2, 4, 4),
+        transformer_layers_per_block=(1, 1, 1),
+    )
+
+
+def _changed(folder: Path, base: Path, **changes: Any) -> Path:
     shutil.copytree(base, folder)
     unet = diffusers.UNet2DConditionModel.from_pretrained(base / "unet")
-    kinds = {"down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D")}
-    kinds["up_block_types"] = ("UpBlock2D", "CrossAttnUpBlock2D")
     torch.manual_seed(0)
     config = {k: v for k, v in unet.config.items() if not k.startswith("_")}
-    diffusers.UNet2DConditionModel.from_config({**config, **kinds}).save_pretrained(folder / "unet")
+    made = diffusers.UNet2DConditionModel.from_config({**config, **changes})
+    made.save_pretrained(folder / "unet")
     return folder
 
 
 def save_t2i(folder: Path, seed: int, **values: Any) -> Path:
     """A random T2I-Adapter for the tiny UNets."""
     torch.manual_seed(seed)
-    diffusers.T2IAdapter(channels=[16, 32], num_res_blocks=1, **values).save_pretrained(folder)
+    options = {"channels": [16, 32], "num_res_blocks": 1, **values}
+    diffusers.T2IAdapter(**options).save_pretrained(folder)
     return folder
 
 

@@ -51,7 +51,7 @@ def test_tiles_equal_the_pipeline(begins: bool, sd: Model, sd_folder: Path, tmp_
         "a dog", generator=torch.Generator().manual_seed(2), num_inference_steps=STEPS, **options
     ).images[0]
     own = {"image": str(path), "strength": 0.75} if begins else {}
-    ours = drawn(sd, vae_tiling="on", **own)
+    ours = drawn(sd, vae_tiling="always", **own)
     assert np.abs(ours - np.asarray(expected, dtype=int)).max() <= 1
     assert np.abs(ours - drawn(sd, **own)).max() > 1
     assert not sd.vae.use_tiling
@@ -66,12 +66,12 @@ def test_large_pictures_are_tiled_and_small_ones_are_exact(
 
     assert not by_tiles(1536, 1536)
     assert by_tiles(1544, 1536)
-    assert by_tiles(8, 8, vae_tiling="on")
-    assert not by_tiles(4096, 4096, vae_tiling="off")
+    assert by_tiles(8, 8, vae_tiling="always")
+    assert not by_tiles(4096, 4096, vae_tiling="never")
     assert not by_tiles(4096, 4096, tiling="x"), "a seam would open at each tile"
-    with pytest.raises(ConfigError, match="vae_tiling 'on': doesn't go with seamless tiling"):
-        drawn(sd, vae_tiling="on", tiling="both")
-    exact, tiled = drawn(sd, vae_tiling="off"), drawn(sd, vae_tiling="on")
+    with pytest.raises(ConfigError, match="vae_tiling 'always': doesn't go with seamless tiling"):
+        drawn(sd, vae_tiling="always", tiling="both")
+    exact, tiled = drawn(sd, vae_tiling="never"), drawn(sd, vae_tiling="always")
     assert np.array_equal(drawn(sd), exact)
     monkeypatch.setattr(changes, "PIXELS_AT_ONCE", 96 * 127)
     assert np.array_equal(drawn(sd), tiled)

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 from tests.generation.nets import (
     save_attentive,
     save_controlnet,
+    save_deep,
     save_ip,
     save_t2i,
     save_union,
@@ -28,7 +29,11 @@ from tintype.types import GeneratedImage, GenerateRequest
 STEPS = 5
 LEADS: dict[str, dict[str, Any]] = {
     "sd": {"adapter_type": "full_adapter", "downscale_factor": 8},
-    "xl": {"adapter_type": "full_adapter_xl", "downscale_factor": 16},
+    "xl": {
+        "adapter_type": "full_adapter_xl",
+        "downscale_factor": 16,
+        "channels": [16, 32, 32, 32],
+    },
 }
 
 
@@ -79,7 +84,8 @@ def test_t2i_adapters_equal_the_pipeline(
     kind: str, sd_folder: Path, sdxl_folder: Path, picture: Path, tmp_path: Path
 ) -> None:
     xl = kind == "xl"
-    base = sdxl_folder if xl else save_attentive(tmp_path / "sd", sd_folder)
+    save, plain = (save_deep, sdxl_folder) if xl else (save_attentive, sd_folder)
+    base = save(tmp_path / "base", plain)
     nets = [save_t2i(tmp_path / str(seed), seed, **LEADS[kind]) for seed in (1, 2)]
     pipeline = diffusers.StableDiffusionAdapterPipeline
     if xl:
@@ -190,6 +196,18 @@ def test_single_files_are_drawn_as_their_folders(
     assert np.array_equal(*both)
 
 
+def test_a_net_that_pools_its_picture_leads_the_prompt_alone(
+    sd_folder: Path, picture: Path, tmp_path: Path
+) -> None:
+    pooled = save_controlnet(tmp_path / "pooled", sd_folder, 1, pooled=True)
+    pipe = diffusers.StableDiffusionControlNetPipeline.from_pretrained(
+        sd_folder, controlnet=diffusers.ControlNetModel.from_pretrained(pooled)
+    )
+    expected = theirs(pipe, image=Image.open(picture), height=64, width=64)
+    unit = {"model": str(pooled), "image": str(picture), "preprocessor": "none"}
+    assert close(drawn(load(sd_folder, device="cpu"), unit), expected)
+
+
 def test_control_of_image_to_image_equals_the_pipeline(
     sd_folder: Path, net: Path, picture: Path
 ) -> None:
@@ -203,12 +221,12 @@ def test_control_of_image_to_image_equals_the_pipeline(
         control_image=given.transpose(Image.Transpose.ROTATE_90),
         strength=0.8,
         controlnet_conditioning_scale=0.7,
-        control_guidance_end=0.5,
+        control_guidance_end=0.6,
     )
     turned = picture.with_name("turned.png")
     given.transpose(Image.Transpose.ROTATE_90).save(turned)
     model = load(sd_folder, device="cpu")
-    unit = {"model": str(net), "weight": 0.7, "end": 0.5}
+    unit = {"model": str(net), "weight": 0.7, "end": 0.6}
     values: dict[str, Any] = {"image": str(picture), "strength": 0.8}
     assert close(drawn(model, {**unit, "image": str(turned)}, **values), expected)
     own = drawn(model, {**unit, "image": str(picture)}, **values)
@@ -283,14 +301,14 @@ def test_what_does_not_fit_is_named(
     sd_folder: Path, sdxl_folder: Path, picture: Path, net: Path, tmp_path: Path
 ) -> None:
     model = load(sd_folder, device="cpu")
-    xl = save_t2i(tmp_path / "xl", 1, **{**LEADS["xl"], "downscale_factor": 32})
+    other = save_t2i(tmp_path / "other", 1, **LEADS["sd"])
     ip, theirs_ip = save_ip(tmp_path, sd_folder, 1), save_ip(tmp_path / "xl", sdxl_folder, 2)
     alone = tmp_path / "far" / "away" / ip.name
     alone.parent.mkdir(parents=True)
     shutil.copy(ip, alone)
-    t2i = save_t2i(tmp_path / "t2i", 1, **LEADS["xl"])
+    t2i = save_t2i(tmp_path / "t2i", 1, **{**LEADS["xl"], "channels": [16, 32]})
     for unit, error, message in (
-        ({"model": str(xl)}, ModelError, "for another family"),
+        ({"model": str(other)}, ModelError, "for another family"),
         ({"model": str(theirs_ip)}, ModelError, "IP-Adapter for another family"),
         ({"model": str(alone)}, ModelError, "control.encoder: there is no image encoder"),
         ({"model": str(ip), "encoder": "nowhere"}, ModelError, "control.encoder 'nowhere'"),

@@ -90,7 +90,7 @@ MODE = st.one_of(
         scheduler=("euler_a", "heun", "dpmpp_2m", "lcm"),
         refiner=("base",),
         tiling=("x", "both"),
-        vae_tiling=("on", "off"),
+        vae_tiling=("always", "never"),
         preview_every=(1,),
         width=(80, 83),
     ),

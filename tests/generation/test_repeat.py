@@ -27,7 +27,7 @@ def test_requests_with_pictures_are_repeated(sd_folder: Path, tmp_path: Path) ->
     for values in (
         {"image": picture, "strength": 0.5, "control": control},
         {"image": picture, "mask": hole, "inpaint": {"invert": True, "blur": 0}},
-        {"variation": {"seed": 5, "strength": 0.3}, "vae_tiling": "on", "num_images": 2},
+        {"variation": {"seed": 5, "strength": 0.3}, "vae_tiling": "always", "num_images": 2},
         {"negative_prompt": "a cat", "guidance": {"perpendicular": 1.0, "start": 0.3}},
     ):
         request = GenerateRequest(prompt="a dog", steps=4, seed=3, **values)

@@ -54,7 +54,9 @@ def generate(
     ] = None,
     control: Annotated[
         list[str] | None,
-        typer.Option(metavar="MODEL:PICTURE[:PREPROCESSOR]", help="Lead it by a ControlNet."),
+        typer.Option(
+            metavar="MODEL[:PICTURE[:PREPROCESSOR]]", help="Lead it by a ControlNet, or its kin."
+        ),
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -97,11 +99,12 @@ def generate(
 
 
 def _control(text: str) -> dict[str, str]:
-    """MODEL:PICTURE or MODEL:PICTURE:PREPROCESSOR as fields."""
+    """MODEL, MODEL:PICTURE or MODEL:[PICTURE]:PREPROCESSOR as fields."""
     parts = text.split(":")
-    if len(parts) not in (2, 3) or not all(parts):
-        raise ConfigError("is not MODEL:PICTURE[:PREPROCESSOR]", field="--control", value=text)
-    return dict(zip(("model", "image", "preprocessor"), parts, strict=False))
+    if len(parts) > 3 or not parts[0]:
+        raise ConfigError("is not MODEL[:PICTURE[:PREPROCESSOR]]", field="--control", value=text)
+    named = zip(("model", "image", "preprocessor"), parts, strict=False)
+    return {name: part for name, part in named if part}
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from tintype.types.upscale import UpscaleRequest
 
 
 def upscale(
-    pictures: Annotated[list[str], typer.Argument(metavar="PICTURE...")],
+    pictures: Annotated[list[str], typer.Argument(metavar="PICTURE")],
     scale: Annotated[float, typer.Option(help="How many times as large, up to 8.")] = 2.0,
     upscaler: Annotated[str, typer.Option(help="lanczos, bicubic or nearest.")] = "lanczos",
     out: Annotated[Path | None, typer.Option(help="Where pictures go; outputs.")] = None,

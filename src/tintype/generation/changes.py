@@ -62,12 +62,12 @@ def by_tiles(request: GenerateRequest, size: tuple[int, int]) -> bool:
     Seamless pictures are never cut. Raises ConfigError for both at once.
     """
     if request.tiling != "none":
-        if request.vae_tiling == "on":
-            raise ConfigError("doesn't go with seamless tiling", field="vae_tiling", value="on")
+        if request.vae_tiling == "always":
+            raise ConfigError("doesn't go with seamless tiling", field="vae_tiling", value="always")
         return False
     if request.vae_tiling == "auto":
         return size[0] * size[1] > PIXELS_AT_ONCE
-    return request.vae_tiling == "on"
+    return request.vae_tiling == "always"
 
 
 @contextmanager

@@ -62,6 +62,8 @@ def begin(
         clean = _filled(clean, mask, fresh, requests)
     if clean is None or whole_anew:
         latents = fresh * scheduler.init_noise_sigma
+    elif stage.first >= len(scheduler.timesteps):
+        latents = clean  # too weak for a single step
     else:
         begin_at(scheduler, stage.first)
         multiplier = torch.tensor([request.noise_multiplier for request in requests])

@@ -68,7 +68,7 @@ class GenerateRequest(Request):
     control: tuple[ControlOptions, ...] = ()
     guidance: GuidanceOptions = GuidanceOptions()
     preview_every: int = Field(default=0, ge=0)
-    vae_tiling: Literal["auto", "on", "off"] = "auto"
+    vae_tiling: Literal["auto", "always", "never"] = "auto"
 
     @model_validator(mode="after")
     def _size_told_once(self) -> Self:

@@ -111,7 +111,8 @@ class Led:
             if self._works(unit, number)
         ]
         features = [
-            found
+            # the UNet passes over what has fewer rows than its own
+            [feature.expand(len(latents), -1, -1, -1) for feature in found]
             for unit, found in zip(control.adapters, self.features, strict=True)
             if self._works(unit, number)
         ]

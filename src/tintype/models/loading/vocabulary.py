@@ -38,7 +38,7 @@ def clip_tokenizer(size: int, length: int, *, pad: str = END) -> CLIPTokenizer:
         raise WeightsError(
             f"its text encoder has {size} tokens; a CLIP vocabulary has at least {smallest}"
         )
-    text = files("tintype.models").joinpath(MERGES_FILE).read_text(encoding="utf-8")
+    text = files("tintype.models.loading").joinpath(MERGES_FILE).read_text(encoding="utf-8")
     merges = [tuple(line.split(" ")) for line in text.rstrip("\n").split("\n")[:room]]
     words = [*letters, *("".join(merge) for merge in merges), START, END]
     vocab = {word: index for index, word in enumerate(words)}
