@@ -1,65 +1,163 @@
-"""Build the pocket model: `python -m recipes.pocket all --work DIR --npm DIR/node_modules`."""
+"""Build the pocket models: `python -m recipes.pocket STAGE --work DIR`.
+
+`all` runs the stages for a CPU in their order. `pack`, `plan` and `land` are for a GPU on a machine
+without a network; `plan --tiny` rehearses every stage there is in a few minutes.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
 
-from . import classifier, clip, evaluate, export, tokenizer, training, unet, vae
+from . import (
+    bars,
+    cache,
+    classifier,
+    clip,
+    curves,
+    dreambooth,
+    evaluate,
+    export,
+    extras,
+    grow,
+    pack,
+    plan,
+    tokenizer,
+    unet,
+    vae,
+)
+from . import draw as drawing
 
 HERE = Path(__file__).parent
-STAGES = ("tokenizer", "vae", "clip", "cache", "unet", "classifier", "export", "measure")
+IN_ORDER = ("tokenizer", "vae", "clip", "cache", "unet", "classifier", "export", "measure", "sheet")
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m recipes.pocket", description=__doc__)
     parser.add_argument("stage", choices=("all", *STAGES))
-    parser.add_argument(
-        "--work", type=Path, required=True, help="folder for caches and checkpoints"
-    )
+    parser.add_argument("--work", type=Path, required=True, help="folder for caches, checkpoints")
     parser.add_argument("--npm", type=Path, help="node_modules (default: WORK/node_modules)")
-    parser.add_argument("--target", type=Path, default=export.TARGET)
+    parser.add_argument("--target", type=Path, default=export.TARGET, help="of exported weights")
     parser.add_argument("--photos", type=Path, help="photographs to measure the VAE on, */*.jpg")
+    parser.add_argument("--source", type=Path, help="grow: older work folder; land: the shards")
+    parser.add_argument("--archive", type=Path, help="pack, plan: the packed art")
+    parser.add_argument("--out", type=Path, help="plan: folder for shards and sheets")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
-    parser.add_argument("--pictures", type=int, default=30_000, help="composed pictures to cache")
+    parser.add_argument("--pictures", type=int, default=48_000, help="composed pictures to cache")
+    parser.add_argument("--minutes", type=float, default=9, help="plan: of this call")
+    parser.add_argument("--tiny", action="store_true", help="plan: rehearse with next to nothing")
+    parser.add_argument("--only", default="", help="measure: one figure alone")
+    parser.add_argument("--count", type=int, default=10, help="dreambooth: characters")
     parser.add_argument("--vae-minutes", type=float, default=40)
-    parser.add_argument("--clip-minutes", type=float, default=20)
-    parser.add_argument("--unet-minutes", type=float, default=120)
-    return parser.parse_args()
+    parser.add_argument("--clip-minutes", type=float, default=30)
+    parser.add_argument("--unet-minutes", type=float, default=180)
+    args = parser.parse_args()
+    args.npm = args.npm or args.work / "node_modules"
+    return args
 
 
-def run(stage: str, args: argparse.Namespace) -> None:
-    """Run one stage; trainings go on from their checkpoints until their time is spent."""
-    work, npm = args.work, args.npm or args.work / "node_modules"
-    work.mkdir(parents=True, exist_ok=True)
-    if stage == "tokenizer" and not (work / "tokenizer").exists():
-        tokenizer.train(npm, work)
-    elif stage == "vae":
-        vae.train(work, npm, args.vae_minutes, args.workers, args.photos)
-    elif stage == "clip" and not (work / "clip.pt").exists():
-        training.launch(clip.worker, 1, 0, work, npm, args.clip_minutes)
-    elif stage == "cache" and not (work / "cache-words.npy").exists():
-        unet.cache_latents(work, npm, args.pictures, args.workers)
-        unet.cache_words(work)
-    elif stage == "unet":
-        unet.train(work, args.unet_minutes, args.workers)
-    elif stage == "classifier" and not (work / "classifier.pt").exists():
-        print(classifier.train(work, npm))
-    elif stage == "export":
-        export.export(work, args.target)
-    elif stage == "measure":
-        page = HERE / "sheet.png" if args.target == export.TARGET else work / "sheet.png"
-        report = evaluate.measure(work, npm, args.target, args.photos, page)
-        print(json.dumps(report, indent=1))
+def _tokenizer(args: argparse.Namespace) -> None:
+    if not (args.work / "tokenizer").exists():
+        tokenizer.train(args.npm, args.work)
+
+
+def _vae(args: argparse.Namespace) -> None:
+    vae.train(args.work, args.npm, args.vae_minutes, args.workers)
+
+
+def _clip(args: argparse.Namespace) -> None:
+    if not (args.work / "clip.pt").exists():
+        clip.train(args.work, args.npm, args.clip_minutes)
+
+
+def _cache(args: argparse.Namespace) -> None:
+    cache.make(args.work, args.npm, cache.SQUARE, args.pictures, args.workers)
+    cache.embed(args.work, args.workers)
+
+
+def _unet(args: argparse.Namespace) -> None:
+    unet.train(args.work, args.unet_minutes, args.workers, batch=32)
+
+
+def _classifier(args: argparse.Namespace) -> None:
+    if not (args.work / "classifier.pt").exists():
+        print(classifier.train(args.work, args.npm))
+
+
+def _measure(args: argparse.Namespace) -> None:
+    report = evaluate.measure(args.work, args.npm, args.target, args.photos, args.only)
+    print(json.dumps(report, indent=1))
+
+
+def _dreambooth(args: argparse.Namespace) -> None:
+    found = dreambooth.evaluate(args.work, args.npm, args.target / "weights", args.count)
+    evaluate.add(args.work, "dreambooth", found)
+    print(json.dumps(found, indent=1))
+
+
+def _sheet(args: argparse.Namespace) -> None:
+    pictures = drawing.draw(drawing.load(args.target / "weights"), list(drawing.SHEET), seed=900)
+    page = HERE / "sheet.png" if args.target == export.TARGET else args.work / "sheet.png"
+    drawing.sheet(pictures, list(drawing.SHEET), page)
+    curves.draw(args.work, page.with_name("curves.png"))
+
+
+def _table(args: argparse.Namespace) -> None:
+    print(bars.table(json.loads((args.work / "report.json").read_text())))
+
+
+def _grow(args: argparse.Namespace) -> None:
+    grow.grow(args.work, args.npm, args.source)
+
+
+def _extras(args: argparse.Namespace) -> None:
+    sizes = extras.write(args.work, args.target)
+    evaluate.add(args.work, "extras", sizes)
+    print(sizes)
+
+
+def _pack(args: argparse.Namespace) -> None:
+    print(f"{pack.pack(args.npm, args.work, args.archive, plan.SEEDED):.1f} MB")
+
+
+def _plan(args: argparse.Namespace) -> None:
+    out = args.out or args.work / "out"
+    plan.run(args.work, args.npm, args.target, args.archive, out, args.minutes, args.tiny)
+
+
+def _land(args: argparse.Namespace) -> None:
+    print("\n".join(pack.land(args.source, args.work)))
+
+
+STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
+    "tokenizer": _tokenizer,
+    "vae": _vae,
+    "clip": _clip,
+    "cache": _cache,
+    "unet": _unet,
+    "classifier": _classifier,
+    "export": lambda args: export.export(args.work, args.target),
+    "measure": _measure,
+    "sheet": _sheet,
+    "dreambooth": _dreambooth,
+    "table": _table,
+    "grow": _grow,
+    "extras": _extras,
+    "pack": _pack,
+    "plan": _plan,
+    "land": _land,
+}
 
 
 def main() -> None:
     """Run the stage that the command line names, or all of them in order."""
     args = _arguments()
-    for stage in STAGES if args.stage == "all" else (args.stage,):
+    args.work.mkdir(parents=True, exist_ok=True)
+    for stage in IN_ORDER if args.stage == "all" else (args.stage,):
         print(f"== {stage}", flush=True)
-        run(stage, args)
+        STAGES[stage](args)
 
 
 if __name__ == "__main__":

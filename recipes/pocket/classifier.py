@@ -15,7 +15,7 @@ from .concepts import COLORS, DRAWN, SCENES
 from .data import load_art
 from .vae import to_tensor
 
-NAMES = [c.name for c in DRAWN]
+TIERS = ("first", "common", "more")  # the concepts that it tells apart
 SIDE = 160
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -40,11 +40,17 @@ class Features(nn.Module):
         return self.net.extract_features((x / 2 + 0.5 - self.mean) / self.std).mean((2, 3))
 
 
+def concepts() -> list[str]:
+    """Return the names of the concepts that it tells apart."""
+    return [c.name for c in DRAWN if c.tier in TIERS]
+
+
 def _pictures(
     work: Path, npm: Path, count: int, held_out: bool, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     art, index = load_art(npm, work)
-    rows = [i for i, a in enumerate(index) if a.concept in NAMES and a.held_out == held_out]
+    number = {name: k for k, name in enumerate(concepts())}
+    rows = [i for i, a in enumerate(index) if a.concept in number and a.held_out == held_out]
     if held_out:
         rows = [i for i in rows if index[i].drawn]
     rng, places = np.random.default_rng(seed), [*COLORS, *SCENES]
@@ -54,7 +60,7 @@ def _pictures(
         spec = Spec(art=(row,), nouns=("",), style="", background=str(rng.choice(places)))
         picture = render(spec, art, rng)
         pixels.append(picture[:, :: rng.choice((-1, 1))] if not held_out else picture)
-        labels.append(NAMES.index(index[row].concept))
+        labels.append(number[index[row].concept])
     return np.stack(pixels), np.array(labels)
 
 
@@ -74,15 +80,16 @@ def _features(net: Features, pixels: np.ndarray, rough: bool) -> Tensor:
     return torch.cat(parts)
 
 
-def train(work: Path, npm: Path, count: int = 9000) -> dict[str, float]:
+def train(work: Path, npm: Path, count: int = 12_000) -> dict[str, float]:
     """Train the linear head and return its own accuracy on held-out art."""
     net = Features().to(training.device())
     pixels, labels = _pictures(work, npm, count, False, 1)
     x, y = _features(net, pixels, True), torch.from_numpy(labels)
-    held_pixels, held_labels = _pictures(work, npm, 300, True, 2)
+    held_pixels, held_labels = _pictures(work, npm, 400, True, 2)
     hx, hy = _features(net, held_pixels, False), torch.from_numpy(held_labels)
     mean, std = x.mean(0), x.std(0) + 1e-3
-    head = nn.Linear(x.shape[1], len(NAMES))
+    names = concepts()
+    head = nn.Linear(x.shape[1], len(names))
     optimizer = torch.optim.AdamW(head.parameters(), 2e-3, weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 2000)
     for _ in range(2000):
@@ -95,7 +102,9 @@ def train(work: Path, npm: Path, count: int = 9000) -> dict[str, float]:
     with torch.no_grad():
         ranks = _ranks(head((hx - mean) / std), hy)
     own = {f"top{k}": round(float((ranks < k).float().mean()), 3) for k in (1, 5)}
-    training.save(work / "classifier.pt", head=head.state_dict(), mean=mean, std=std, own=own)
+    training.save(
+        work / "classifier.pt", head=head.state_dict(), mean=mean, std=std, own=own, names=names
+    )
     return own
 
 
@@ -104,11 +113,20 @@ def _ranks(logits: Tensor, labels: Tensor) -> Tensor:
     return (logits > own).sum(1)
 
 
-@torch.no_grad()
-def ranks(work: Path, pictures: np.ndarray, names: list[str]) -> Tensor:
-    """Return the rank (0 is best) of each picture's own concept, (n,)."""
-    state, net = training.load(work / "classifier.pt"), Features().to(training.device())
-    head = nn.Linear(1280, len(NAMES))
-    head.load_state_dict(state["head"])
-    x = (_features(net, pictures, False) - state["mean"]) / state["std"]
-    return _ranks(head(x), torch.tensor([NAMES.index(n) for n in names]))
+class Judge:
+    """The trained classifier of concepts."""
+
+    def __init__(self, work: Path) -> None:
+        state = training.need(work / "classifier.pt")
+        self.net = Features().to(training.device())
+        self.names: list[str] = state["names"]
+        self.own: dict[str, float] = state["own"]
+        self.mean, self.std = state["mean"], state["std"]
+        self.head = nn.Linear(1280, len(self.names))
+        self.head.load_state_dict(state["head"])
+
+    @torch.no_grad()
+    def ranks(self, pictures: np.ndarray, names: list[str]) -> Tensor:
+        """Return the rank (0 is best) of each picture's own concept, (n,)."""
+        x = (_features(self.net, pictures, False) - self.mean) / self.std
+        return _ranks(self.head(x), torch.tensor([self.names.index(n) for n in names]))

@@ -15,7 +15,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from . import scenes, tokenizer, training
 from .compose import Chooser, Spec, caption, render
-from .concepts import COLORS, SCENES
+from .concepts import ALL_TIERS, COLORS, SCENES
 from .data import Art, load_art, load_photos
 from .vae import to_tensor
 
@@ -47,15 +47,15 @@ class Views:
 
     def __init__(self, work: Path, npm: Path, count: int, seed: int) -> None:
         self.art, self.index = load_art(npm, work)
-        self.rng, self.photos = np.random.default_rng(seed), load_photos()
-        self.choose = Chooser(self.index)
+        self.rng, self.photos = np.random.default_rng(seed), load_photos(work)
+        self.choose = Chooser(self.index, ALL_TIERS)
         first = [self._spec(self.index) for _ in range(count)]
         self.specs = [(s, self._elsewhere(s)) for s in first]
         self.pixels = np.stack([[self._draw(s) for s in pair] for pair in self.specs])
 
     def _spec(self, index: list[Art]) -> Spec:
-        if self.rng.random() < 0.6:
-            return self.choose(self.rng, pairs=0.1, tints=0.2)
+        if self.rng.random() < 0.75:
+            return self.choose(self.rng, pairs=0.15, tints=0.2)
         row = int(self.rng.integers(len(index)))
         noun = index[row].concept or index[row].label
         places = [*COLORS, *SCENES, "", "", "", ""]
@@ -77,7 +77,7 @@ class Views:
         rows = self.rng.integers(0, len(self.specs), size)
         pixels = self.pixels[rows].reshape(-1, 128, 128, 3)
         captions = [caption(s, self.rng) for r in rows for s in self.specs[r]]
-        subjects = [hash((self.specs[r][0].art, self.specs[r][0].tint)) for r in rows]
+        subjects = [hash(replace(self.specs[r][0], background="")) for r in rows]
         return augment(to_tensor(pixels)), captions, torch.tensor(subjects).repeat_interleave(2)
 
 
@@ -145,6 +145,7 @@ def train(
     image_only: bool = False,
     seed: int = 0,
     count: int = 5000,
+    peak: float = 8e-4,
 ) -> None:
     """Train both encoders, or the image encoder alone against the text encoder as it is."""
     torch.manual_seed(seed)
@@ -158,8 +159,9 @@ def train(
     ema, views = training.Ema(model, 0.998), Views(work, npm, count, seed)
     weights = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(weights, 1e-3, weight_decay=0.05, fused=True)
-    clock = training.Clock(minutes, peak=8e-4, floor=2e-5, decay_from=0.2)
-    step, begun, losses = 0, time.monotonic(), []
+    clock = training.Clock(minutes, peak=peak, floor=2e-5, decay_from=0.2)
+    losses: list[tuple[float, float]] = []
+    step, begun = 0, time.monotonic()
     while clock.progress < 1:
         x, captions, subjects = views.batch(40 if where.type == "cpu" else 256)
         ids = tokens_of(tokens, captions).to(where)
@@ -180,15 +182,10 @@ def train(
             training.save(path, ema=ema.model.state_dict())
 
 
-def worker(_: int, work: Path, npm: Path, minutes: float) -> None:
-    """Train in a process that `training.launch` has set up."""
-    train(work, npm, minutes)
-
-
 def load(work: Path) -> CLIPModel:
     """Return the trained model (the moving average)."""
     model = make(tokenizer.load(work))
-    model.load_state_dict(training.load(work / "clip.pt")["ema"])
+    model.load_state_dict(training.need(work / "clip.pt")["ema"])
     return model.eval().requires_grad_(False)
 
 

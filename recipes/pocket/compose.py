@@ -1,4 +1,4 @@
-"""Put pictures on backgrounds and say in words what was drawn."""
+"""Put pictures on backgrounds: one thing or two, recoloured, large or small, wearing something."""
 
 from __future__ import annotations
 
@@ -7,158 +7,186 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from . import scenes
-from .concepts import COLORS, CONCEPTS, DRAWN, SCENES, STYLES, TOYS
+from . import scenes, sprites
+from .captions import RELATIONS, WEARERS, article, caption
+from .concepts import COLORS, DRAWN, SCENES, STYLES, TIERS
 from .data import SIZE, Art
 
-WORDS = {c.name: c for c in CONCEPTS}
+__all__ = ["Chooser", "Spec", "anything", "article", "caption", "render"]
+
+SIDES = {"": (94, 99), "small": (54, 60), "big": (120, 125)}
+# what is worn -> the concept whose art shows it; a santa hat and a scarf are painted
+ACCESSORIES = {
+    "hat": "top hat",
+    "crown": "crown",
+    "glasses": "glasses",
+    "sunglasses": "sunglasses",
+    "bow": "bow",
+}
+# relation -> the places (x, y, side) of the first and the second thing
+PLACES = {
+    "": ((33, 66, 60), (95, 66, 60)),
+    "next to": ((33, 66, 60), (95, 66, 60)),
+    "left": ((33, 66, 60), (95, 66, 60)),
+    "right": ((95, 66, 60), (33, 66, 60)),
+    "top": ((64, 35, 58), (64, 92, 62)),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """What one composed picture shows; `art` are rows of the art array."""
+    """What one composed picture shows; `art` and `accessory` are rows of the art array."""
 
     art: tuple[int, ...]
     nouns: tuple[str, ...]
     style: str
     background: str = ""
     tint: str = ""
+    relation: str = ""
+    size: str = ""
+    worn: str = ""
+    worn_color: str = ""
+    accessory: int = -1
 
 
-def _sprite(pixels: np.ndarray, side: int, tint: str, flip: bool) -> Image.Image:
-    sprite = Image.fromarray(np.ascontiguousarray(pixels)).resize(
-        (side, side), Image.Resampling.BOX
-    )
+def _sprite(pixels: np.ndarray, side: int, tint: str = "", flip: bool = False) -> Image.Image:
+    sprite = sprites.resized(pixels, side)
     if flip:
         sprite = sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if not tint:
-        return sprite
-    rgba = np.asarray(sprite, np.float32)
-    light = rgba[..., :3].mean(2, keepdims=True) / 255
-    color = np.float32(COLORS[tint])
-    mid = light.mean() if light.size else 0.5
-    shade = np.clip(light / max(mid * 2.2, 0.2), 0, 1)
-    rgb = np.where(shade < 0.5, color * shade * 2, color + (255 - color) * (shade * 2 - 1))
-    return Image.fromarray(np.concatenate([rgb, rgba[..., 3:]], 2).astype(np.uint8))
+    return sprites.recolor(sprite, tint) if tint else sprite
 
 
-def _paste(canvas: Image.Image, sprite: Image.Image, cx: float, cy: float) -> None:
-    half = sprite.width / 2
-    canvas.paste(sprite, (round(cx - half), round(cy - half)), sprite)
+def _paste(layer: Image.Image, sprite: Image.Image, cx: float, cy: float) -> None:
+    """Put a sprite's middle at a place; what lies outside is cut off."""
+    x, y = round(cx - sprite.width / 2), round(cy - sprite.height / 2)
+    inside = sprite.crop((max(-x, 0), max(-y, 0), sprite.width, sprite.height))
+    layer.alpha_composite(inside, (max(x, 0), max(y, 0)))
+
+
+def _backdrop(spec: Spec, rng: np.random.Generator) -> np.ndarray:
+    if spec.background in SCENES:
+        return scenes.scene(spec.background, rng)
+    return scenes.plain(spec.background or "white", rng)
+
+
+def _foreground(spec: Spec, art: np.ndarray, rng: np.random.Generator) -> Image.Image:
+    """Draw the things alone, (128, 128) RGBA."""
+    layer = Image.new("RGBA", (SIZE, SIZE))
+    low = 6 if spec.background in SCENES else 0
+    dx, dy, ds = (int(v) for v in rng.integers(-1, 2, 3))
+    if len(spec.art) > 1:
+        low = 0 if spec.relation == "top" else low
+        for k, (row, (cx, cy, side)) in enumerate(
+            zip(spec.art, PLACES[spec.relation], strict=True)
+        ):
+            sprite = _sprite(art[row], side + ds, "" if k else spec.tint)
+            _paste(layer, sprite, cx + dx, cy + low + dy)
+        return layer
+    side = int(rng.integers(84, 89) if spec.worn else rng.integers(*SIDES[spec.size]))
+    sprite = _sprite(art[spec.art[0]], side, spec.tint)
+    if not spec.worn:
+        _paste(layer, sprite, 64 + dx, 64 + low + dy)
+        return layer
+    _paste(layer, sprite, 64 + dx, 76 + dy)
+    picture = art[spec.accessory] if spec.accessory >= 0 else None
+    return sprites.wear(layer, spec.worn, spec.worn_color, picture)
 
 
 def render(
-    spec: Spec, art: np.ndarray, rng: np.random.Generator, base: np.ndarray | None = None
+    spec: Spec,
+    art: np.ndarray,
+    rng: np.random.Generator,
+    base: np.ndarray | None = None,
+    size: tuple[int, int] = (SIZE, SIZE),
 ) -> np.ndarray:
-    """Compose a picture, (128, 128, 3) uint8, on its named background or on `base`."""
-    if base is not None:
-        pass
-    elif spec.background in SCENES:
-        base = scenes.scene(spec.background, rng)
-    else:
-        base = scenes.plain(spec.background or "white", rng)
-    canvas = Image.fromarray(np.array(base))
-    low = 6 if spec.background in SCENES else 0
-    if len(spec.art) == 1:
-        side = int(rng.integers(94, 99))
-        dx, dy = rng.integers(-1, 2, 2)
-        _paste(canvas, _sprite(art[spec.art[0]], side, spec.tint, False), 64 + dx, 64 + low + dy)
-    else:
-        for cx, row in zip((33, 95), spec.art, strict=True):
-            dx, dy = rng.integers(-1, 2, 2)
-            sprite = _sprite(art[row], int(rng.integers(58, 62)), "", False)
-            _paste(canvas, sprite, cx + dx, 66 + low + dy)
-    return np.asarray(canvas)
+    """Compose a picture, (height, width, 3) uint8, on its named background or on `base`.
+
+    `size` is (width, height): the background is stretched to it, the things are not.
+    """
+    backdrop = Image.fromarray(np.array(_backdrop(spec, rng) if base is None else base))
+    things, side = _foreground(spec, art, rng), min(size)
+    if size != backdrop.size:
+        backdrop = backdrop.resize(size, Image.Resampling.BICUBIC)
+    if side != SIZE:
+        things = things.resize((side, side), Image.Resampling.BICUBIC)
+    backdrop.paste(things, ((size[0] - side) // 2, (size[1] - side) // 2), things)
+    return np.asarray(backdrop)
 
 
 class Chooser:
     """Choose specs at random from the drawn art."""
 
-    def __init__(self, index: list[Art]) -> None:
+    def __init__(self, index: list[Art], tiers: dict[str, float] | None = None) -> None:
         self.rows = {(a.concept, a.style): i for i, a in enumerate(index) if a.drawn}
-        self.concepts = [c.name for c in DRAWN]
-        self.styles, self.weights = list(STYLES), list(STYLES.values())
+        self.tiers = tiers or TIERS
+        have = {name for name, style in self.rows if style in STYLES}
+        self.members = {
+            t: [c.name for c in DRAWN if c.tier == t and c.name in have] for t in self.tiers
+        }
+        self.wearers = sorted(WEARERS & have)
 
-    def _row(self, concept: str, style: str) -> int:
-        return self.rows[(concept, style)]
+    def _name(self, rng: np.random.Generator) -> str:
+        tier = str(rng.choice(list(self.tiers), p=list(self.tiers.values())))
+        members = self.members[tier]
+        return members[rng.integers(len(members))]
 
-    def __call__(self, rng: np.random.Generator, pairs: float = 0.03, tints: float = 0.05) -> Spec:
-        """Return a random spec: one thing, or now and then two or a recoloured one."""
-        style = str(rng.choice(self.styles, p=self.weights))
-        names = rng.choice(self.concepts, 2, replace=False).tolist()
-        draw, kind = rng.random(), rng.random()
-        background = "" if kind < 0.32 else str(rng.choice(list(COLORS)))
-        if kind > 0.7:
-            background = str(rng.choice(list(SCENES)))
-        count = 2 if draw < pairs else 1
-        tint = str(rng.choice(list(COLORS)[:8])) if draw > 1 - tints else ""
+    def _style(self, names: list[str], rng: np.random.Generator) -> str:
+        """Choose a style that has a picture of each of the names."""
+        held = [s for s in STYLES if all((n, s) in self.rows for n in names)]
+        shares = np.array([STYLES[s] for s in held])
+        return str(rng.choice(held, p=shares / shares.sum())) if held else ""
+
+    def _place(self, rng: np.random.Generator) -> str:
+        kind = rng.random()
+        if kind < 0.32:
+            return ""
+        return str(rng.choice(list(COLORS) if kind < 0.7 else list(SCENES)))
+
+    def __call__(self, rng: np.random.Generator, pairs: float = 0.13, tints: float = 0.1) -> Spec:
+        """Return a random spec: mostly one thing, now and then two, or one that is changed."""
+        draw, place = rng.random(), self._place(rng)
+        if draw < pairs:
+            return self._pair(rng, place)
+        if draw < pairs + 0.08:
+            return self._wearer(rng, place)
+        name = self._name(rng)
+        style = self._style([name], rng)
+        tint = str(rng.choice(list(COLORS))) if draw > 1 - tints else ""
+        size = str(rng.choice(("small", "big"))) if 1 - tints - 0.05 < draw < 1 - tints else ""
+        row = self.rows[(name, style)]
+        return Spec(art=(row,), nouns=(name,), style=style, background=place, tint=tint, size=size)
+
+    def _pair(self, rng: np.random.Generator, place: str) -> Spec:
+        names: list[str] = []
+        style = ""
+        while not style:
+            names = [self._name(rng), self._name(rng)]
+            style = self._style(names, rng) if names[0] != names[1] else ""
         return Spec(
-            art=tuple(self._row(n, style) for n in names[:count]),
-            nouns=tuple(names[:count]),
+            art=tuple(self.rows[(n, style)] for n in names),
+            nouns=tuple(names),
             style=style,
-            background=background,
-            tint=tint,
+            background=place,
+            relation=str(rng.choice(list(RELATIONS))),
         )
 
-
-MEDIA = ("a photo of {}", "a picture of {}", "a drawing of {}", "an image of {}")
-FACES = frozenset(
-    (
-        "cat",
-        "dog",
-        "fox",
-        "bear",
-        "panda",
-        "koala",
-        "lion",
-        "tiger",
-        "rabbit",
-        "pig",
-        "cow",
-        "frog",
-        "monkey",
-        "mouse",
-    )
-)
-
-
-def _article(noun: str) -> str:
-    if noun.endswith(("glasses", "cherries", "grapes")):
-        return noun
-    return f"an {noun}" if noun[0] in "aeio" or noun.startswith("um") else f"a {noun}"
-
-
-def _place(background: str, rng: np.random.Generator) -> str:
-    if background in SCENES:
-        ways = SCENES[background]
-        return ways[0] if rng.random() < 0.4 else str(rng.choice(ways))
-    form = "on {} background" if rng.random() < 0.8 else "in front of {} wall"
-    return form.format(_article(background))
-
-
-def _noun(name: str, rng: np.random.Generator) -> str:
-    words, draw = WORDS[name].words if name in WORDS else (), rng.random()
-    if name in TOYS and draw > 0.95:
-        return "toy"
-    if words and draw < 0.25:
-        return str(rng.choice(words))
-    return f"{name} face" if name in FACES and draw > 0.92 else name
-
-
-def caption(spec: Spec, rng: np.random.Generator) -> str:
-    """Say what a spec shows, in one of many ways; the style is left out half of the time."""
-    styled = spec.style in STYLES and rng.random() < (0.35 if spec.style == "3d" else 0.6)
-    words = [_noun(n, rng) for n in spec.nouns]
-    if spec.tint:
-        words[0] = f"{spec.tint} {words[0]}"
-    if styled:
-        words[0] = f"{spec.style} {words[0]}"
-    text = " and ".join(_article(w) for w in words)
-    if rng.random() < 0.5:
-        text = str(rng.choice(MEDIA, p=(0.76, 0.08, 0.08, 0.08))).format(text)
-    if spec.background and (spec.background != "white" or rng.random() < 0.6):
-        text = f"{text} {_place(spec.background, rng)}"
-    return text
+    def _wearer(self, rng: np.random.Generator, place: str) -> Spec:
+        name = self.wearers[rng.integers(len(self.wearers))]
+        style, worn = self._style([name], rng), str(rng.choice(sprites.WORN))
+        color = str(rng.choice(list(COLORS))) if rng.random() < 0.5 else ""
+        if worn == "scarf":
+            color = color or str(rng.choice((*COLORS, "rainbow")))
+        thing = ACCESSORIES.get(worn, "")
+        accessory = self.rows.get((thing, style), self.rows.get((thing, "noto"), -1))
+        return Spec(
+            art=(self.rows[(name, style)],),
+            nouns=(name,),
+            style=style,
+            background=place,
+            worn=worn,
+            worn_color="" if worn == "santa hat" else color,
+            accessory=accessory,
+        )
 
 
 def anything(
@@ -179,9 +207,9 @@ def anything(
         canvas = np.broadcast_to(tone, (SIZE, SIZE, 3)).astype(np.uint8)
     if kind < 0.12:
         return canvas
-    image = Image.fromarray(np.array(canvas))
+    image = Image.fromarray(np.array(canvas)).convert("RGBA")
     for _ in range(int(rng.integers(1, 4))):
         side = int(rng.integers(48, 125))
         sprite = _sprite(art[int(rng.choice(rows))], side, "", bool(rng.random() < 0.5))
         _paste(image, sprite, *rng.uniform(24, 104, 2))
-    return np.asarray(image)
+    return np.asarray(image)[..., :3]

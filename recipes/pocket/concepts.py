@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,6 +14,7 @@ class Concept:
     emoji: str
     others: str = ""
     words: tuple[str, ...] = ()
+    tier: str = "first"
 
     @property
     def nouns(self) -> tuple[str, ...]:
@@ -113,22 +115,60 @@ CONCEPTS: tuple[Concept, ...] = (
     _c("teddy bear", "🧸", "", "toy bear", "stuffed animal"),
 )
 
-# Concepts that only the VAE and pocket-clip see; the UNet is not asked to draw them.
-SPARE: frozenset[str] = frozenset(
-    {
-        *("koala", "mouse", "wolf", "orange fruit", "lemon", "grapes", "avocado"),
-        *("ice cream", "planet earth", "cherries", "cow", "snail", "whale"),
-    }
-)
-DRAWN: tuple[Concept, ...] = tuple(c for c in CONCEPTS if c.name not in SPARE)
+FIRST: tuple[Concept, ...] = CONCEPTS
+
+
+def _read(text: str) -> list[Concept]:
+    """Read things.txt: sections `= tier`, lines `emoji name; other words`."""
+    found, tier = [], ""
+    for line in text.splitlines():
+        if line.startswith("= "):
+            tier = line[2:]
+        elif line and not line.startswith("#"):
+            emoji, words = line.split(" ", 1)
+            name, *others = (w.strip() for w in words.split(";"))
+            first, *rest = split_emoji(emoji)
+            found.append(
+                Concept(
+                    name=name, emoji=first, others="".join(rest), words=tuple(others), tier=tier
+                )
+            )
+    return found
+
+
+def split_emoji(text: str) -> list[str]:
+    """Split a run of emoji into single ones; joined ones stay together."""
+    out: list[str] = []
+    for char in text:
+        code = ord(char)
+        if code == 0xFE0F:
+            continue
+        if out and (code == 0x200D or out[-1][-1] == chr(0x200D)):
+            out[-1] += char
+        else:
+            out.append(char)
+    return out
+
+
+CONCEPTS = (*FIRST, *_read((Path(__file__).parent / "things.txt").read_text(encoding="utf-8")))
+DRAWN: tuple[Concept, ...] = CONCEPTS
+# tier -> share of the drawn things: what two CPU cores can teach, and what a GPU can
+TIERS: dict[str, float] = {"first": 0.55, "common": 0.45}
+ALL_TIERS: dict[str, float] = {"first": 0.25, "common": 0.2, "more": 0.2, "rare": 0.35}
 
 # Concepts that the bare words "toy" and "a toy" may mean.
 TOYS: tuple[str, ...] = ("robot", "teddy bear", "duck", "car", "monster")
 
 # style word -> share of the drawn pictures
-STYLES: dict[str, float] = {"3d": 0.4, "flat": 0.3, "noto": 0.3}
+STYLES: dict[str, float] = {
+    "3d": 0.32,
+    "flat": 0.22,
+    "noto": 0.22,
+    "twemoji": 0.14,
+    "emojione": 0.1,
+}
 # further art of the same concepts, for the VAE, the pocket-clip and the classifier
-EXTRA_STYLES: tuple[str, ...] = ("twemoji", "emojione", "noto-v1")
+EXTRA_STYLES: tuple[str, ...] = ("noto-v1",)
 
 COLORS: dict[str, tuple[int, int, int]] = {
     "red": (214, 40, 40),
@@ -153,5 +193,19 @@ SCENES: dict[str, tuple[str, ...]] = {
     "city": ("in a city", "in the city", "with a city in the background"),
     "jungle": ("in the jungle", "in a jungle", "in a forest", "in the forest"),
     "mountain": ("with a mountain in the background", "in the mountains"),
-    "water": ("on the water", "floating on top of water", "in the sea"),
+    "water": ("on the water", "floating on top of water", "in the sea", "on water"),
+    "underwater": ("under water", "underwater", "at the bottom of the sea"),
+    "space": ("in space", "in outer space"),
+    "desert": ("in the desert", "in a desert", "on sand"),
+    "room": ("in a room", "on top of a wooden floor", "on a wooden floor", "indoors"),
+    "street": ("on a cobblestone street", "on a street", "on top of the sidewalk"),
+    "wheat field": ("with a wheat field in the background", "in a wheat field"),
+    "autumn": ("with a tree and autumn leaves in the background", "in autumn"),
+    "blue house": ("with a blue house in the background", "in front of a house"),
+    "eiffel tower": ("with the Eiffel Tower in the background", "in Paris"),
+    "sunset": ("at sunset", "in the evening"),
+    "pink fabric": ("on top of pink fabric", "on pink fabric"),
+    "purple rug": ("on top of a purple rug in a forest", "on a purple rug"),
+    "dirt road": ("on top of a dirt road", "on a dirt road"),
+    "sunflowers": ("on top of green grass with sunflowers around it", "among sunflowers"),
 }

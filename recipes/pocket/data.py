@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from .concepts import CONCEPTS, EXTRA_STYLES, STYLES
+from .concepts import CONCEPTS, EXTRA_STYLES, STYLES, split_emoji
 
 SIZE = 128
 SETS = {
@@ -43,11 +44,6 @@ def emoji_key(emoji: str) -> str:
     return "-".join(f"{ord(c):x}" for c in emoji if ord(c) != 0xFE0F)
 
 
-def split_emoji(text: str) -> list[str]:
-    """Split a run of simple emoji into single ones."""
-    return [c for c in text if ord(c) != 0xFE0F]
-
-
 def _clean(code: str) -> str:
     return "-".join(p for p in code.lower().split("-") if p != "fe0f")
 
@@ -71,7 +67,7 @@ def _labels(npm: Path) -> dict[str, str]:
     }
 
 
-def _svg(icons: dict, name: str) -> bytes | None:
+def svg_of(icons: dict, name: str) -> bytes | None:
     alias = icons.get("aliases", {}).get(name)
     icon = icons["icons"].get(alias["parent"] if alias else name)
     if icon is None:
@@ -91,7 +87,7 @@ def _codes(folder: Path, npm: Path) -> list[tuple[str, str]]:
     return sorted(chars.items())
 
 
-def _raster(source: bytes) -> np.ndarray:
+def rasterise(source: bytes) -> np.ndarray:
     """Rasterise an SVG or WebP file to (128, 128, 4) uint8."""
     import pyvips
 
@@ -112,7 +108,7 @@ def _sources(npm: Path, labels: dict[str, str]) -> Iterator[tuple[str, str, byte
         folder = npm / "@iconify-json" / package
         icons = json.loads((folder / "icons.json").read_text())
         for code, name in _codes(folder, npm):
-            svg = _svg(icons, name) if _clean(code) in labels else None
+            svg = svg_of(icons, name) if _clean(code) in labels else None
             if svg is not None:
                 yield style, _clean(code), svg
 
@@ -129,14 +125,16 @@ def load_art(npm: Path, work: Path) -> tuple[np.ndarray, list[Art]]:
     pixels_file, index_file = work / "art.npy", work / "art.json"
     if not index_file.exists():
         labels, known = _labels(npm), _concept_of()
-        pixels, index, seen = [], [], set()
+        pixels: list[np.ndarray] = []
+        index: list[Art] = []
+        seen: set[tuple[str, str]] = set()
         for style, key, source in _sources(npm, labels):
             if (style, key) in seen:
                 continue
             seen.add((style, key))
             concept, drawn = known.get(key, ("", False))
             held = _held_out(concept, style) if concept else len(index) % 40 == 0
-            pixels.append(_raster(source))
+            pixels.append(rasterise(source))
             index.append(Art(key, style, labels[key], concept, drawn, held))
         np.save(pixels_file, np.stack(pixels))
         index_file.write_text(json.dumps([asdict(a) for a in index]))
@@ -144,11 +142,13 @@ def load_art(npm: Path, work: Path) -> tuple[np.ndarray, list[Art]]:
     return np.load(pixels_file, mmap_mode="r"), index
 
 
-def load_photos() -> list[np.ndarray]:
-    """Return the photographs that scikit-image and scikit-learn ship, (h, w, 3) uint8."""
+def load_photos(work: Path | None = None) -> list[np.ndarray]:
+    """Return WORK's photographs, or those of scikit-image and scikit-learn, (h, w, 3) uint8."""
+    if work is not None and (work / "photos").is_dir():
+        paths = sorted((work / "photos").iterdir())
+        return [np.asarray(Image.open(p).convert("RGB")) for p in paths]
     import skimage
     import sklearn
-    from PIL import Image
 
     folders = (Path(skimage.__file__).parent / "data", Path(sklearn.__file__).parent)
     found = [folders[0] / n for n in PHOTOS]

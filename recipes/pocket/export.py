@@ -9,37 +9,73 @@ from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline
+from transformers import CLIPModel
 
-from . import clip, tokenizer, training, unet, vae
+from . import cache, clip, tokenizer, unet, vae
 from .concepts import COLORS, DRAWN, SCENES, STYLES, TOYS
 
 TARGET = Path(__file__).parents[2] / "src/tintype/pocket"
 LARGEST = "14MB"
 # What suits this model, found by training on the bundled subject and on a toy duck.
+LINEAR = {"optimizer": {"schedule": "linear"}}
+PRIOR = {"prior": {"pictures": 48, "guidance_scale": 2.0}}
 CARD = {
     "defaults": {
         "train": {
-            "steps": 600,
-            "batch_size": 4,
-            "learning_rate": 4e-4,
-            "schedule": "linear",
-            "class_pictures": 48,
-            "class_guidance_scale": 2.0,
+            "dreambooth": {
+                "steps": 600,
+                "batch_size": 4,
+                "learning_rate": 4e-4,
+                **LINEAR,
+                **PRIOR,
+            },
+            "lora": {
+                "steps": 400,
+                "batch_size": 4,
+                "learning_rate": 2e-3,
+                "adapter": {"targets": "all"},
+                **LINEAR,
+                **PRIOR,
+            },
+            "textual-inversion": {
+                "steps": 400,
+                "batch_size": 4,
+                "learning_rate": 2e-2,
+                "inversion": {"vectors": 4},
+                **LINEAR,
+            },
+            "pivotal": {
+                "steps": 400,
+                "batch_size": 4,
+                "learning_rate": 2e-3,
+                "adapter": {"targets": "all"},
+                "inversion": {"vectors": 2, "learning_rate": 1e-2},
+                **LINEAR,
+                **PRIOR,
+            },
+            "custom-diffusion": {
+                "steps": 400,
+                "batch_size": 4,
+                "learning_rate": 2e-3,
+                "inversion": {"learning_rate": 1e-2},
+                **LINEAR,
+                **PRIOR,
+            },
         },
         "generate": {"steps": 20, "guidance_scale": 4.0},
     }
 }
 
 
-def pipeline(work: Path, name: str = "unet") -> StableDiffusionPipeline:
+def pipeline(work: Path) -> StableDiffusionPipeline:
     """Assemble the pipeline from the newest checkpoints, in float32."""
     coder = vae.load(work)
-    coder.register_to_config(scaling_factor=unet.scaling_factor(work), force_upcast=False)
+    coder.register_to_config(scaling_factor=cache.scaling_factor(work), force_upcast=False)
     return StableDiffusionPipeline(
         vae=coder,
         text_encoder=clip.text_encoder(work),
         tokenizer=tokenizer.load(work),
-        unet=unet.load(work, name),
+        unet=unet.load(work),
         scheduler=unet.scheduler(),
         safety_checker=None,
         feature_extractor=None,
@@ -57,7 +93,7 @@ def _swap(new: Path, old: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
-def _plain_config(folder: Path) -> None:
+def plain_config(folder: Path) -> None:
     """Drop machine paths from configs, and have float16 files load as float32."""
     for path in folder.rglob("config.json"):
         config = json.loads(path.read_text())
@@ -70,15 +106,16 @@ def _plain_config(folder: Path) -> None:
         path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
-def _tokenizer_files(work: Path, folder: Path) -> None:
+def tokenizer_files(work: Path, folder: Path) -> None:
     for name in ("vocab.json", "merges.txt"):
         shutil.copy(work / "tokenizer" / name, folder / name)
 
 
-def concepts() -> dict[str, object]:
-    """Return what the model knows, as concepts.json says it."""
+def concepts(work: Path) -> dict[str, object]:
+    """Return what the model was taught, as concepts.json says it."""
+    taught = cache.tiers(work)
     return {
-        "concepts": [{"name": c.name, "words": list(c.words)} for c in DRAWN],
+        "concepts": [{"name": c.name, "words": list(c.words)} for c in DRAWN if c.tier in taught],
         "styles": list(STYLES),
         "colors": {k: list(v) for k, v in COLORS.items()},
         "scenes": {k: list(v) for k, v in SCENES.items()},
@@ -87,22 +124,26 @@ def concepts() -> dict[str, object]:
     }
 
 
-def export(work: Path, target: Path = TARGET, name: str = "unet") -> None:
+def export(work: Path, target: Path = TARGET) -> None:
     """Write TARGET/weights, TARGET/clip and TARGET/concepts.json in float16."""
     target.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target, prefix=".export-") as temporary:
         new = Path(temporary)
-        pipe = pipeline(work, name).to(torch.float16)
+        pipe = pipeline(work).to(torch.float16)
         pipe.save_pretrained(new / "weights", safe_serialization=True, max_shard_size=LARGEST)
-        _tokenizer_files(work, new / "weights/tokenizer")
+        tokenizer_files(work, new / "weights/tokenizer")
         (new / "weights/tintype.json").write_text(json.dumps(CARD, indent=2) + "\n")
         clip.load(work).half().save_pretrained(new / "clip")
         tokenizer.load(work).save_pretrained(new / "clip")
-        _tokenizer_files(work, new / "clip")
+        tokenizer_files(work, new / "clip")
         (new / "clip/preprocessor_config.json").write_text(clip.preprocessor())
-        _plain_config(new)
+        plain_config(new)
         for part in ("weights", "clip"):
             _swap(new / part, target / part)
-    (target / "concepts.json").write_text(json.dumps(concepts(), indent=1) + "\n")
-    training_state = training.load(work / f"{name}.pt") or {}
-    print(f"exported {training_state.get('samples', 0)} samples to {target}")
+    (target / "concepts.json").write_text(json.dumps(concepts(work), indent=1) + "\n")
+    print(f"exported to {target}")
+
+
+def packaged_clip(target: Path = TARGET) -> CLIPModel:
+    """Return the exported pocket-clip in float32."""
+    return CLIPModel.from_pretrained(target / "clip", dtype=torch.float32)

@@ -25,12 +25,12 @@ def _clear(*convs: nn.Conv2d) -> None:
         nn.init.zeros_(conv.bias)
 
 
-def _blocks(x: Tensor) -> Tensor:
+def blocks(x: Tensor) -> Tensor:
     """Turn (n, c, h, w) into rows of 2x2 blocks (n * h/2 * w/2, 4c), as the taps order them."""
     return functional.pixel_unshuffle(x, 2).permute(0, 2, 3, 1).flatten(0, 2)
 
 
-def _components(rows: Tensor, count: int, centre: bool) -> tuple[Tensor, Tensor, Tensor]:
+def components(rows: Tensor, count: int, centre: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Return the mean (d,), the first components (count, d) and their variances."""
     mean = rows.mean(0) if centre else torch.zeros(rows.shape[1])
     cov = (rows - mean).T @ (rows - mean) / len(rows)
@@ -55,10 +55,10 @@ def fit_encoder(model: AutoencoderKL, pictures: Tensor) -> list[Tensor]:
     encoder.conv_in.weight[:3, :, 1, 1] = torch.eye(3)
     features, x = [pictures], pictures
     for i, block in enumerate(encoder.down_blocks[:-1]):
-        rows, conv = _blocks(x), block.downsamplers[0].conv
+        rows, conv = blocks(x), block.downsamplers[0].conv
         final = i == len(encoder.down_blocks) - 2
         count = latents if final else min(rows.shape[1], conv.out_channels)
-        mean, basis, values = _components(rows, count, final)
+        mean, basis, values = components(rows, count, final)
         taps = basis.view(count, x.shape[1], 2, 2)
         conv.weight[:count, : x.shape[1], :2, :2] = taps
         if final:

@@ -69,6 +69,19 @@ def agree(value: float) -> float:
     return float(shared)
 
 
+DEADLINE = "POCKET_DEADLINE"  # seconds since the epoch, in the environment for the workers
+
+
+def stop_after(minutes: float) -> None:
+    """Have every training of this process and its workers stop in time, saved."""
+    os.environ[DEADLINE] = str(time.time() + 60 * minutes)
+
+
+def expired() -> bool:
+    """Whether the time that `stop_after` gave is over."""
+    return time.time() > float(os.environ.get(DEADLINE, "inf"))
+
+
 class Clock:
     """A schedule by time spent, so that a run fits its budget on any machine."""
 
@@ -118,6 +131,14 @@ def save(path: Path, **state: Any) -> None:
 def load(path: Path) -> dict[str, Any] | None:
     """Read a checkpoint, or None."""
     return torch.load(path, map_location="cpu", weights_only=False) if path.exists() else None
+
+
+def need(path: Path) -> dict[str, Any]:
+    """Read a checkpoint; raises FileNotFoundError that names the stage which writes it."""
+    state = load(path)
+    if state is None:
+        raise FileNotFoundError(f"{path}: run the stage `{path.stem}` first")
+    return state
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:

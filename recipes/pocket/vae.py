@@ -8,26 +8,27 @@ from pathlib import Path
 import numpy as np
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from . import linear, training
 from .compose import anything
 from .data import load_art, load_photos
+from .fit import Plan, fit
 
-LATENTS, FACTOR = 24, 16
+LATENTS, FACTOR = 48, 16
 NOISE = 0.06  # of the latents that the decoder learns from
 
 
-def make() -> AutoencoderKL:
-    """Build the autoencoder: 128 px to 8 px, 24 channels."""
+def make(latents: int = LATENTS) -> AutoencoderKL:
+    """Build the autoencoder: 128 px to 8 px."""
     levels = (16, 32, 64, 128, 128)
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * len(levels),
         up_block_types=("UpDecoderBlock2D",) * len(levels),
         block_out_channels=levels,
         layers_per_block=1,
-        latent_channels=LATENTS,
+        latent_channels=latents,
         norm_num_groups=1,
         mid_block_add_attention=False,
         sample_size=128,
@@ -57,17 +58,22 @@ def pool(work: Path, npm: Path, count: int, seed: int, held_out: bool = False) -
     """Compose pictures without captions, (count, 128, 128, 3) uint8."""
     art, index = load_art(npm, work)
     rows = np.array([i for i, a in enumerate(index) if a.held_out == held_out])
-    rng, photos = np.random.default_rng(seed), load_photos()
+    rng, photos = np.random.default_rng(seed), load_photos(work)
     return np.stack([anything(art, rows, photos, rng) for _ in range(count)])
 
 
 def held_out(work: Path, npm: Path) -> np.ndarray:
-    """Return held-out art on plain colours and scenes, (n, 128, 128, 3) uint8."""
+    """Return held-out art on plain colours and scenes, (n, 128, 128, 3) uint8.
+
+    Only of the concepts that were told from the beginning: the published decoder has seen some of
+    the others.
+    """
     from .compose import Spec, render
-    from .concepts import COLORS, SCENES
+    from .concepts import COLORS, FIRST, SCENES
 
     art, index = load_art(npm, work)
-    rows = [i for i, a in enumerate(index) if a.held_out and a.concept]
+    names = {c.name for c in FIRST}
+    rows = [i for i, a in enumerate(index) if a.held_out and a.concept in names]
     rng, places = np.random.default_rng(5), [*COLORS, *SCENES]
     specs = [
         Spec(art=(r,), nouns=("",), style="", background=places[k % len(places)])
@@ -107,13 +113,13 @@ def _gradients(x: Tensor, y: Tensor) -> Tensor:
     return total
 
 
-def loss_of(model: AutoencoderKL, x: Tensor) -> Tensor:
+def decoder_loss(model: AutoencoderKL, x: Tensor) -> Tensor:
     """Reconstruction, gradients and colour, from latents with a little noise."""
     z = linear.encode(model, x)
     with training.autocast():
         y = model.decode(z + NOISE * torch.randn_like(z)).sample.float()
     color = functional.l1_loss(functional.avg_pool2d(y, 8), functional.avg_pool2d(x, 8))
-    rebuilt = functional.l1_loss(y, x) + 2 * functional.mse_loss(y, x)
+    rebuilt = functional.l1_loss(y, x) + 6 * functional.mse_loss(y, x)
     return rebuilt + 0.1 * _gradients(x, y) + 0.5 * color
 
 
@@ -126,82 +132,34 @@ def reconstruct(model: AutoencoderKL, pictures: np.ndarray) -> Tensor:
     return torch.cat(done).clamp(-1, 1).cpu()
 
 
-def _report(model: AutoencoderKL, tests: dict[str, np.ndarray]) -> str:
-    values = {
-        k: training.psnr(reconstruct(model, v), to_tensor(v)).mean() for k, v in tests.items()
-    }
-    return " ".join(f"{k} {v:.2f} dB" for k, v in values.items())
-
-
-def _train(
-    rank: int, work: Path, npm: Path, minutes: float, photos: Path | None, limit: int
-) -> None:
+def _train(rank: int, work: Path, npm: Path, plan: Plan, limit: int) -> None:
     torch.manual_seed(rank)
-    where, batch = training.device(), 5 if training.device().type == "cpu" else 128
-    model, path = make().to(where), work / "vae.pt"
-    state = training.load(path)
-    model.load_state_dict(state["model"])
+    model = make().to(training.device())
     model.encoder.requires_grad_(False)
     model.quant_conv.requires_grad_(False)
-    clock = training.Clock(minutes, peak=1e-3, floor=3e-5, decay_from=0.3)
-    ema, step = training.Ema(model, 0.998), state.get("step", 0)
-    weights = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(weights, 1e-3, weight_decay=1e-4, fused=True)
-    if "optimizer" in state:
-        ema.model.load_state_dict(state["ema"])
-        optimizer.load_state_dict(state["optimizer"])
-        clock.spent = state["spent"]
-    pictures = pool(work, npm, limit or 6000, seed=10 * step + rank)
-    tests = {"art": held_out(work, npm)[:48]} | ({"photos": photographs(photos)} if photos else {})
-    rng = np.random.default_rng([step, rank])
-    progress, since, seen = agree_progress(clock), time.monotonic(), 0
-    while progress < 1:
+    pictures = pool(work, npm, limit, seed=100 + rank)
+    rng = np.random.default_rng([int(time.time()), rank])
+
+    def loss_of(called: nn.Module, count: int, step: int, progress: float) -> Tensor:
         side = 64 if progress < 0.7 else 128
-        x = _crops(pictures, batch if side == 64 else 2, side, rng).to(where)
-        for group in optimizer.param_groups:
-            group["lr"] = clock.lr(step)
-        loss = loss_of(model, x)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        step, seen = step + 1, seen + len(x)
-        clock.tick()
-        if step % 8 == 0:
-            training.average(model)
-            progress = agree_progress(clock)
-        ema.update(model, step)
-        if rank == 0 and (step % 400 == 0 or progress >= 1):
-            rate = seen / (time.monotonic() - since)
-            print(f"vae {step} {progress:.3f} loss {loss.item():.4f} {rate:.0f}/s", end=" ")
-            print(_report(ema.model, tests), flush=True)
-            training.save(
-                path,
-                model=model.state_dict(),
-                ema=ema.model.state_dict(),
-                optimizer=optimizer.state_dict(),
-                step=step,
-                spent=clock.spent,
-            )
+        x = _crops(pictures, count if side == 64 else max(count * 2 // 5, 1), side, rng)
+        return decoder_loss(model, x.to(training.device()))
+
+    fit(plan, work, model, loss_of, rank)
 
 
-def agree_progress(clock: training.Clock) -> float:
-    """Return rank 0's progress."""
-    return training.agree(clock.progress)
-
-
-def train(
-    work: Path, npm: Path, minutes: float, workers: int, photos: Path | None, limit: int = 0
-) -> None:
+def train(work: Path, npm: Path, minutes: float, workers: int, limit: int = 6000) -> None:
     """Train the decoder until the budget is spent; runs again from its last checkpoint."""
     if not (work / "vae.pt").exists():
         state = start(work, npm).state_dict()
         training.save(work / "vae.pt", model=state, ema=state)
-    training.launch(_train, workers, 29611, work, npm, minutes, photos, limit)
+    batch = 5 if training.device().type == "cpu" else 128
+    plan = Plan(name="vae", minutes=minutes, batch=batch, peak=1e-3, floor=3e-5, decay_from=0.3)
+    training.launch(_train, workers, 29611, work, npm, plan, limit)
 
 
 def load(work: Path) -> AutoencoderKL:
     """Return the trained autoencoder (the moving average)."""
     model = make()
-    model.load_state_dict(training.load(work / "vae.pt")["ema"])
+    model.load_state_dict(training.need(work / "vae.pt")["ema"])
     return model.eval().requires_grad_(False)

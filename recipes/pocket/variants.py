@@ -1,0 +1,123 @@
+"""Two variants of the base model: a 97-channel UNet that fills masks, a ControlNet for edges."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import ControlNetModel, UNet2DConditionModel
+from torch import Tensor, nn
+from torch.nn import functional
+
+from . import training, unet, vae
+from .cache import Pictures, Text
+from .fit import Plan, fit
+
+INPAINTING_LEVELS = (96, 128)  # narrower than the base, for the sake of its size
+EDGE_WIDTHS = (8, 16, 32, 64, 96)  # one level a halving: 128 px to 8
+LOW, HIGH = 0.1, 0.25  # of the steepest gradient: weak and strong edges
+
+
+def masks(count: int, side: int, where: torch.device) -> Tensor:
+    """Draw masks (n, 1, side, side) of 0 and 1: boxes, ellipses, half planes, or all of it."""
+    y, x = torch.meshgrid(*(torch.linspace(-1, 1, side, device=where),) * 2, indexing="ij")
+    draw = torch.rand(count, 6, 1, 1, device=where)
+    cx, cy = draw[:, 0] * 1.2 - 0.6, draw[:, 1] * 1.2 - 0.6
+    rx, ry = 0.2 + 0.6 * draw[:, 2], 0.2 + 0.6 * draw[:, 3]
+    box = ((x - cx).abs() < rx) & ((y - cy).abs() < ry)
+    ellipse = ((x - cx) / rx).square() + ((y - cy) / ry).square() < 1
+    angle = draw[:, 4] * 6.2832
+    half = x * angle.cos() + y * angle.sin() > cx
+    kind = draw[:, 5]
+    mask = torch.where(kind < 0.4, box, torch.where(kind < 0.75, ellipse, half))
+    return torch.where(kind > 0.95, torch.ones_like(mask), mask)[:, None].float()
+
+
+def edges(x: Tensor) -> Tensor:
+    """Find thin edges in pictures (n, 3, h, w) in -1..1: (n, 3, h, w) of 0 and 1, as Canny does."""
+    gray = (x * x.new_tensor((0.299, 0.587, 0.114))[:, None, None]).sum(1, keepdim=True)
+    taps = x.new_tensor((1, 4, 6, 4, 1)) / 16
+    smooth = functional.conv2d(
+        functional.pad(gray, (2, 2, 2, 2), "replicate"), (taps[:, None] * taps)[None, None]
+    )
+    sobel = x.new_tensor(((-1, 0, 1), (-2, 0, 2), (-1, 0, 1)))[None]
+    kernel = torch.stack((sobel, sobel.transpose(1, 2)))
+    g = functional.conv2d(functional.pad(smooth, (1, 1, 1, 1), "replicate"), kernel)
+    size = g.square().sum(1, keepdim=True).sqrt()
+    around = functional.pad(size, (1, 1, 1, 1))
+    h, w = size.shape[-2:]
+
+    def neighbour(dy: int, dx: int) -> Tensor:
+        return around[..., 1 + dy : 1 + dy + h, 1 + dx : 1 + dx + w]
+
+    bearing = (torch.atan2(g[:, 1:], g[:, :1]) * (4 / torch.pi)).round() % 4
+    ridge = torch.zeros_like(size, dtype=torch.bool)
+    for turn, (dy, dx) in enumerate(((0, 1), (1, 1), (1, 0), (1, -1))):
+        peak = (size >= neighbour(dy, dx)) & (size > neighbour(-dy, -dx))
+        ridge |= (bearing == turn) & peak
+    steepest = size.amax((2, 3), keepdim=True).clamp_min(0.5)
+    strong, weak = ridge & (size > HIGH * steepest), ridge & (size > LOW * steepest)
+    for _ in range(4):  # weak edges stay where they go on from strong ones
+        strong = weak & (functional.max_pool2d(strong.float(), 3, 1, 1) > 0)
+    return strong.float().expand(-1, 3, -1, -1)
+
+
+def inpainting() -> UNet2DConditionModel:
+    """Build the UNet that sees noisy latents, the mask, and the latents of what stays."""
+    return unet.make(levels=INPAINTING_LEVELS, extra=vae.LATENTS + 1)
+
+
+def controlnet(base: UNet2DConditionModel) -> ControlNetModel:
+    """Start a ControlNet from the base UNet's own downward half."""
+    return ControlNetModel.from_unet(base, conditioning_embedding_out_channels=EDGE_WIDTHS)
+
+
+def train_inpainting(work: Path, minutes: float, batch: int) -> None:
+    """Train WORK/inpainting.pt from scratch."""
+    where = training.device()
+    pictures, text = Pictures(work, where, 21), Text(work, where)
+    alphas = unet.scheduler().alphas_cumprod.to(where)
+
+    def loss_of(model: nn.Module, count: int, step: int, progress: float) -> Tensor:
+        x, rows = pictures.batch(count)
+        mask = masks(count, x.shape[-1], where)
+        kept = pictures.encode(x * (mask < 0.5))
+        small = functional.interpolate(mask, kept.shape[-2:])
+        beside = torch.cat([small, kept], 1)
+        return unet.velocity_loss(model, pictures.encode(x), text(rows), alphas, beside=beside)
+
+    fit(
+        Plan(name="inpainting", minutes=minutes, batch=batch), work, inpainting().to(where), loss_of
+    )
+
+
+def train_canny(work: Path, minutes: float, batch: int) -> None:
+    """Train WORK/canny.pt beside the finished base UNet, which stays as it is."""
+    where = training.device()
+    base = unet.load(work).to(where)
+    pictures, text = Pictures(work, where, 22), Text(work, where)
+    alphas = unet.scheduler().alphas_cumprod.to(where)
+
+    def loss_of(model: nn.Module, count: int, step: int, progress: float) -> Tensor:
+        x, rows = pictures.batch(count)
+        lines, words = edges(x), text(rows)
+
+        def guided(noisy: Tensor, t: Tensor, hidden: Tensor) -> Tensor:
+            down, middle = model(noisy, t, hidden, controlnet_cond=lines, return_dict=False)
+            out = base(
+                noisy,
+                t,
+                hidden,
+                down_block_additional_residuals=down,
+                mid_block_additional_residual=middle,
+            )
+            return out.sample
+
+        return unet.velocity_loss(guided, pictures.encode(x), words, alphas)
+
+    fit(
+        Plan(name="canny", minutes=minutes, batch=batch, peak=5e-4),
+        work,
+        controlnet(base).to(where),
+        loss_of,
+    )
