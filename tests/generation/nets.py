@@ -46,7 +46,10 @@ def _save(net: Any, folder: Path) -> Path:
     with torch.no_grad():
         for block in (*net.controlnet_down_blocks, net.controlnet_mid_block):
             block.weight.normal_(std=0.2)
-        net.controlnet_cond_embedding.conv_out.weight.normal_(std=0.2)
+        # strong enough for what the picture shows to matter, and not only that there is one
+        for weight in net.controlnet_cond_embedding.parameters():
+            if weight.ndim == 4:
+                weight.normal_(std=2 / weight[0].numel() ** 0.5)
     net.save_pretrained(folder)
     return folder
 

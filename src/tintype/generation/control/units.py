@@ -43,7 +43,7 @@ class NetUnit:
         pixels = _unit_pixels(self.picture, size)
         if self.hole is not None:
             hole = _unit_pixels(self.hole.resize(size, LANCZOS), size)[:, :1] >= 0.5
-            pass
+            pixels = pixels.masked_fill(hole, -1.0)
         return pixels.to(self.net.device, self.net.dtype)
 
     def residuals(
