@@ -41,7 +41,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--npm", type=Path, help="node_modules (default: WORK/node_modules)")
     parser.add_argument("--target", type=Path, default=export.TARGET, help="of exported weights")
     parser.add_argument("--photos", type=Path, help="photographs to measure the VAE on, */*.jpg")
-    parser.add_argument("--source", type=Path, help="grow: older work folder; land: the shards")
+    parser.add_argument("--source", type=Path, help="land: the folder of shards")
     parser.add_argument("--archive", type=Path, help="pack, plan: the packed art")
     parser.add_argument("--out", type=Path, help="plan: folder for shards and sheets")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
@@ -68,8 +68,7 @@ def _vae(args: argparse.Namespace) -> None:
 
 
 def _clip(args: argparse.Namespace) -> None:
-    if not (args.work / "clip.pt").exists():
-        clip.train(args.work, args.npm, args.clip_minutes)
+    clip.train(args.work, args.npm, args.clip_minutes)
 
 
 def _cache(args: argparse.Namespace) -> None:
@@ -108,8 +107,8 @@ def _table(args: argparse.Namespace) -> None:
     print(bars.table(json.loads((args.work / "report.json").read_text())))
 
 
-def _grow(args: argparse.Namespace) -> None:
-    grow.grow(args.work, args.npm, args.source)
+def _start(args: argparse.Namespace) -> None:
+    grow.start(args.work, args.npm, args.target)
 
 
 def _extras(args: argparse.Namespace) -> None:
@@ -143,7 +142,7 @@ STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
     "sheet": _sheet,
     "dreambooth": _dreambooth,
     "table": _table,
-    "grow": _grow,
+    "start": _start,
     "extras": _extras,
     "pack": _pack,
     "plan": _plan,

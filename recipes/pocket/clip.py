@@ -17,6 +17,7 @@ from . import scenes, tokenizer, training
 from .compose import Chooser, Spec, caption, render
 from .concepts import ALL_TIERS, COLORS, SCENES
 from .data import Art, load_art, load_photos
+from .fit import Plan, fit
 from .vae import to_tensor
 
 WIDTH = 192
@@ -137,49 +138,19 @@ def loss_of(model: CLIPModel, x: Tensor, ids: Tensor, subjects: Tensor) -> tuple
     return matched / 2 + 0.3 * _soft_cross_entropy(likeness, twins), right
 
 
-def train(
-    work: Path,
-    npm: Path,
-    minutes: float,
-    *,
-    image_only: bool = False,
-    seed: int = 0,
-    count: int = 5000,
-    peak: float = 8e-4,
-) -> None:
-    """Train both encoders, or the image encoder alone against the text encoder as it is."""
-    torch.manual_seed(seed)
+def train(work: Path, npm: Path, minutes: float, count: int = 5000) -> None:
+    """Train both encoders into WORK/clip.pt, or go on from it, until the minutes are spent."""
     tokens, where = tokenizer.load(work), training.device()
-    model, path = make(tokens).to(where), work / "clip.pt"
-    if state := training.load(path):
-        model.load_state_dict(state["ema"])
-    if image_only:
-        for part in (model.text_model, model.text_projection):
-            part.requires_grad_(False)
-    ema, views = training.Ema(model, 0.998), Views(work, npm, count, seed)
-    weights = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(weights, 1e-3, weight_decay=0.05, fused=True)
-    clock = training.Clock(minutes, peak=peak, floor=2e-5, decay_from=0.2)
-    losses: list[tuple[float, float]] = []
-    step, begun = 0, time.monotonic()
-    while clock.progress < 1:
-        x, captions, subjects = views.batch(40 if where.type == "cpu" else 256)
-        ids = tokens_of(tokens, captions).to(where)
-        for group in optimizer.param_groups:
-            group["lr"] = clock.lr(step)
-        loss, right = loss_of(model, x.to(where), ids, subjects.to(where))
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
-        ema.update(model, step)
-        step, losses = step + 1, [*losses[-49:], (loss.item(), right.item())]
-        clock.tick()
-        if step % 50 == 0 or clock.progress >= 1:
-            mean, rate = np.mean(losses, 0), step * len(x) / (time.monotonic() - begun)
-            text = f"clip {step} {clock.progress:.3f} loss {mean[0]:.3f} right {mean[1]:.3f}"
-            print(f"{text} {rate:.0f}/s", flush=True)
-            training.save(path, ema=ema.model.state_dict())
+    views = Views(work, npm, count, seed=int(time.time()))
+
+    def contrast(model: CLIPModel, size: int, step: int, progress: float) -> Tensor:
+        x, captions, subjects = views.batch(size)
+        ids = tokens_of(tokens, captions)
+        return loss_of(model, x.to(where), ids.to(where), subjects.to(where))[0]
+
+    batch = 40 if where.type == "cpu" else 256
+    plan = Plan(name="clip", minutes=minutes, batch=batch, decay_from=0.2, ema=0.998)
+    fit(plan, work, make(tokens).to(where), contrast)
 
 
 def load(work: Path) -> CLIPModel:

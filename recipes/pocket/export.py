@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline
-from transformers import CLIPModel
 
 from . import cache, clip, tokenizer, unet, vae
 from .concepts import COLORS, DRAWN, SCENES, STYLES, TOYS
@@ -142,8 +141,3 @@ def export(work: Path, target: Path = TARGET) -> None:
             _swap(new / part, target / part)
     (target / "concepts.json").write_text(json.dumps(concepts(work), indent=1) + "\n")
     print(f"exported to {target}")
-
-
-def packaged_clip(target: Path = TARGET) -> CLIPModel:
-    """Return the exported pocket-clip in float32."""
-    return CLIPModel.from_pretrained(target / "clip", dtype=torch.float32)

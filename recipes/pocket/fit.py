@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from . import training
 
 # (the model to call, samples a batch, step, share of the time spent) -> loss
-Loss = Callable[[nn.Module, int, int, float], Tensor]
+Loss = Callable[[Any, int, int, float], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,16 +6,16 @@ UNet knows of them, stay what they are; new weights for new channels start at ze
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import CLIPModel
 
 from . import linear, training, unet, vae
-
-BEFORE, SCALING = 24, 1.7658  # channels and scale of the weights that the present ones grew from
 
 
 def _copied(old: nn.Module, new: nn.Module) -> None:
@@ -84,17 +84,26 @@ def denoiser(old: UNet2DConditionModel, new: UNet2DConditionModel) -> None:
     new.conv_out.bias[:before] = old.conv_out.bias
 
 
-def grow(work: Path, npm: Path, source: Path) -> None:
-    """Start WORK/vae.pt, unet.pt and clip.pt from another work folder's checkpoints."""
-    old, new = vae.make(BEFORE), vae.make()
-    old.load_state_dict(training.need(source / "vae.pt")["ema"])
-    coder(old, new, vae.to_tensor(vae.pool(work, npm, 500, seed=3)))
-    state = new.state_dict()
-    training.save(work / "vae.pt", model=state, ema=state)
-    small, large = unet.make(BEFORE), unet.make()
-    small.load_state_dict(training.need(source / "unet.pt")["ema"])
-    denoiser(small, large)
-    state = large.state_dict()
-    training.save(work / "unet.pt", model=state, ema=state)
-    training.save(work / "clip.pt", ema=training.need(source / "clip.pt")["ema"])
-    (work / "scaling.txt").write_text(f"{SCALING}\n")
+def _save(path: Path, model: nn.Module) -> None:
+    """Write weights as a checkpoint, with how far the training was, where a note beside tells."""
+    state, facts = model.float().state_dict(), path.with_suffix(".json")
+    known = json.loads(facts.read_text()) if facts.exists() else {}
+    training.save(path, model=state, ema=state, **known)
+
+
+def start(work: Path, npm: Path, package: Path, count: int = 500) -> None:
+    """Start WORK's checkpoints from exported weights; those with fewer channels are grown."""
+    if not (work / "clip.pt").exists():
+        _save(work / "clip.pt", CLIPModel.from_pretrained(package / "clip", dtype=torch.float32))
+    if (work / "vae.pt").exists() and (work / "unet.pt").exists():
+        return
+    pipe = StableDiffusionPipeline.from_pretrained(package / "weights", dtype=torch.float32)
+    (work / "scaling.txt").write_text(f"{pipe.vae.config.scaling_factor}\n")
+    old_coder, old_unet = pipe.vae, pipe.unet
+    if old_coder.config.latent_channels < vae.LATENTS:
+        new_coder, new_unet = vae.make(), unet.make()
+        coder(old_coder, new_coder, vae.to_tensor(vae.pool(work, npm, count, seed=3)))
+        denoiser(old_unet, new_unet)
+        old_coder, old_unet = new_coder, new_unet
+    _save(work / "vae.pt", old_coder)
+    _save(work / "unet.pt", old_unet)

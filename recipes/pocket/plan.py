@@ -7,11 +7,26 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from . import cache, curves, draw, export, extras, lcm, pack, training, unet, vae, variants, xl
+from . import (
+    cache,
+    clip,
+    curves,
+    draw,
+    export,
+    extras,
+    grow,
+    lcm,
+    pack,
+    training,
+    unet,
+    vae,
+    variants,
+    xl,
+)
 from .concepts import ALL_TIERS
 
 # What starts from the exported weights, and how far it is goes along with the art.
-SEEDED = ("vae", "unet")
+SEEDED = ("clip", "vae", "unet")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +45,7 @@ class Scale:
     sizes: tuple[cache.Size, ...] = cache.SIZES
 
 
-# 19 minutes of training; composing, loading and saving take the others of 25.
+# 20 minutes of training; composing, loading and saving take the others of 25.
 GPU = Scale(
     pictures=160_000,
     kept=60_000,
@@ -40,7 +55,7 @@ GPU = Scale(
     pool=6000,
     compiled=True,
     minutes={
-        **{"unet": 6.5, "vae": 2.5, "sizes": 2, "inpainting": 2.2},
+        **{"clip": 1, "unet": 6.5, "vae": 2.5, "sizes": 2, "inpainting": 2.2},
         **{"xl": 3, "canny": 1.6, "lcm": 1.2},
     },
 )
@@ -58,22 +73,6 @@ TINY = Scale(
 )
 
 
-def seed(work: Path, package: Path) -> None:
-    """Start from the exported weights, where the work folder has no checkpoints of its own."""
-    pipe = None
-    for name in SEEDED:
-        if (work / f"{name}.pt").exists():
-            continue
-        pipe = pipe or draw.load(package / "weights")
-        state = getattr(pipe, name).cpu().float().state_dict()
-        facts = work / f"{name}.json"
-        known = json.loads(facts.read_text()) if facts.exists() else {}
-        training.save(work / f"{name}.pt", model=state, ema=state, **known)
-    if not (work / "clip.pt").exists():
-        state = export.packaged_clip(package).state_dict()
-        training.save(work / "clip.pt", ema=state, model=state)
-
-
 def _compose(work: Path, npm: Path, scale: Scale) -> None:
     sizes = [(cache.SQUARE, scale.pictures, scale.kept)]
     for size, count, keep in [*sizes, *((s, scale.other, 0) for s in scale.sizes)]:
@@ -85,6 +84,7 @@ def stages(work: Path, npm: Path, scale: Scale) -> dict[str, Callable[[], None]]
     """Return the stages by name, in their order."""
     minutes, batch = scale.minutes, scale.batch
     return {
+        "clip": lambda: clip.train(work, npm, minutes["clip"], scale.pool),
         "compose": lambda: _compose(work, npm, scale),
         "unet": lambda: unet.train(work, minutes["unet"], 1, batch, scale.compiled),
         "vae": lambda: vae.train(work, npm, minutes["vae"], 1, scale.pool),
@@ -116,7 +116,7 @@ def show(work: Path, out: Path, count: int) -> None:
     draw.sheet(pictures, prompts, out / "sheet.png")
     curves.draw(work, out / "curves.png")
     base = "sizes" if (work / "sizes.pt").exists() else "unet"
-    pack.collect(work, ("vae", base, *extras.NAMES), out)
+    pack.collect(work, ("clip", "vae", base, *extras.NAMES), out)
 
 
 def run(
@@ -134,7 +134,7 @@ def run(
     if archive is not None:
         pack.unpack(archive, work)
     cache.teach(work, ALL_TIERS)
-    seed(work, package)
+    grow.start(work, npm, package, min(scale.pool, 500))
     for name, stage in stages(work, npm, scale).items():
         if training.expired():
             break
