@@ -21,6 +21,7 @@ from tintype.pocket import weights_dir
 
 PROMPT = "a 3d cat face on a blue background"
 SEED = 7
+GUIDANCE = 7.5
 CASES = (("ddim", 20, 1), ("ddim", 30, 1), ("dpmpp_2m_karras", 20, 1), ("ddim", 20, 4))
 
 FIRST = """
@@ -74,7 +75,12 @@ def compare(folder: Path, repeats: int, threads: int | None) -> None:
           f"{'ratio':>7}{'max difference':>16}")  # fmt: skip
     for scheduler, steps, pictures in CASES:
         request = tintype.GenerateRequest(
-            prompt=PROMPT, steps=steps, seed=SEED, num_images=pictures, scheduler=scheduler
+            prompt=PROMPT,
+            steps=steps,
+            seed=SEED,
+            num_images=pictures,
+            scheduler=scheduler,
+            guidance_scale=GUIDANCE,
         )
         theirs, ours, ratio, difference = turns(
             lambda request=request: by_diffusers(pipeline, model, request),
