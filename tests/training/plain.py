@@ -26,12 +26,12 @@ class Plain:
     """
 
     parts: dict[str, Any]
-    prompts: tuple[str, str]
+    prompts: tuple[str, ...]
     parameters: dict[str, Tensor] = field(default_factory=dict)
     after: Callable[[], None] = lambda: None
 
     @classmethod
-    def load(cls, folder: Path, prompts: tuple[str, str]) -> "Plain":
+    def load(cls, folder: Path, prompts: tuple[str, ...]) -> "Plain":
         pipeline = DiffusionPipeline.from_pretrained(folder)
         parts = {name: part for name, part in pipeline.components.items() if part is not None}
         for part in parts.values():
@@ -81,7 +81,7 @@ class Plain:
 
             own.register_forward_pre_hook(lambda module, args, use=use: use())
             self.after = self._and(shorten)
-        self.prompts = tuple(p.replace(word, " ".join(words)) for p in self.prompts)  # type: ignore[assignment]
+        self.prompts = tuple(p.replace(word, " ".join(words)) for p in self.prompts)
 
     def _and(self, more: Callable[[], None]) -> Callable[[], None]:
         before = self.after
@@ -175,11 +175,11 @@ class Plain:
         self, task: Task, steps: int, prior_weight: float, rates: dict[str, float]
     ) -> list[float]:
         """Losses of a plain loop: unfused AdamW, clipped gradients; `rates` by end of name."""
-        groups = [
+        groups: list[dict[str, Any]] = [
             {"params": [p for name, p in self.parameters.items() if name.endswith(end)], "lr": rate}
             for end, rate in rates.items()
         ]
-        assert sum(len(group["params"]) for group in groups) == len(self.parameters)  # type: ignore[arg-type]
+        assert sum(len(group["params"]) for group in groups) == len(self.parameters)
         optimizer = torch.optim.AdamW(groups, weight_decay=1e-2)
         losses = []
         for step in range(steps):

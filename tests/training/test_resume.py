@@ -4,6 +4,7 @@ import json
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,9 @@ class StopError(Exception):
     """What the test's own `on_event` raises to end a run."""
 
 
-def stop_after(step: int):  # type: ignore[no-untyped-def]
+def stop_after(step: int) -> Callable[[Event], None]:
+    """An `on_event` that ends a run after that step."""
+
     def on_event(event: Event) -> None:
         if isinstance(event, Progress) and event.phase == "training" and event.step > step:
             raise StopError
@@ -108,7 +111,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(sd_folder: Path, tmp_p
     assert resumed.weights_sha256 == whole.weights_sha256
 
 
-def _both(events: list[Event]):  # type: ignore[no-untyped-def]
+def _both(events: list[Event]) -> Callable[[Event], None]:
     stop = stop_after(2)
 
     def on_event(event: Event) -> None:

@@ -1,5 +1,6 @@
 """Whole runs with other optimisers, schedules and averages: stopped anywhere, they end alike."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,9 @@ class StopError(Exception):
     """What the test's own `on_event` raises to end a run."""
 
 
-def stop_at(phase: str, step: int):  # type: ignore[no-untyped-def]
+def stop_at(phase: str, step: int) -> Callable[[Event], None]:
+    """An `on_event` that ends a run at that step of that phase."""
+
     def on_event(event: Event) -> None:
         if isinstance(event, Progress) and (event.phase, event.step) == (phase, step):
             raise StopError

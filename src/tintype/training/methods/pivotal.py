@@ -3,21 +3,22 @@
 After pivotal tuning of GANs (arXiv:2106.05744): a point near the subject, then the model around it.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from tintype.errors import ConfigError
 from tintype.models.model import Model
 from tintype.training.methods.adapters import add_adapters, taken_out
-from tintype.training.methods.method import Method, Trained, text_encoders
+from tintype.training.methods.method import Trained, text_encoders
 from tintype.training.methods.narrow import narrow
+from tintype.training.methods.new_word import NewWordMethod
 from tintype.training.methods.result import export_personal
-from tintype.training.methods.words import Words, add_words, check_new_word, named_word
-from tintype.types import SubjectConfig, TrainConfig
+from tintype.training.methods.words import add_words
+from tintype.types import TrainConfig
 
 
-class Pivotal(Method):
+class Pivotal(NewWordMethod):
     """The embeddings of a new word, and an adapter."""
 
     name: ClassVar[str] = "pivotal"
@@ -30,8 +31,6 @@ class Pivotal(Method):
         "inversion": {"vectors": 2, "learning_rate": 5e-4},
         "prior": {"pictures": 200},
     }
-    trains_text: ClassVar[bool] = True
-    words: Words
 
     def check(self, model: Model, config: TrainConfig) -> None:
         super().check(model, config)
@@ -41,15 +40,6 @@ class Pivotal(Method):
                 field="inversion.first_steps",
                 value=config.inversion.first_steps,
             )
-
-    def check_identifiers(self, model: Model, config: TrainConfig) -> None:
-        for subject in config.all_subjects:
-            check_new_word(model, subject)
-
-    def choose_identifier(
-        self, model: Model, subject: SubjectConfig, taken: Collection[str]
-    ) -> str | None:
-        return named_word(subject, taken)
 
     def prepare(self, model: Model, config: TrainConfig) -> Trained:
         added = add_adapters(model, config, waits=config.inversion.first_steps)

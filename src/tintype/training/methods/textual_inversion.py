@@ -1,20 +1,21 @@
 """Textual inversion: a new word learns what the subject is; no weight moves (arXiv:2208.01618)."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 
 from tintype.errors import ConfigError
 from tintype.models.model import Model
-from tintype.training.methods.method import Method, Trained, text_encoders
+from tintype.training.methods.method import Trained, text_encoders
 from tintype.training.methods.narrow import narrow
+from tintype.training.methods.new_word import NewWordMethod
 from tintype.training.methods.result import export_personal
-from tintype.training.methods.words import Words, add_words, check_new_word, named_word
-from tintype.types import SubjectConfig, TrainConfig
+from tintype.training.methods.words import add_words
+from tintype.types import TrainConfig
 
 
-class TextualInversion(Method):
+class TextualInversion(NewWordMethod):
     """The embeddings of one new word a subject."""
 
     name: ClassVar[str] = "textual-inversion"
@@ -26,8 +27,6 @@ class TextualInversion(Method):
         "learning_rate": 2e-3,
         "prior": {"weight": 0.0},
     }
-    trains_text: ClassVar[bool] = True
-    words: Words
 
     def check(self, model: Model, config: TrainConfig) -> None:
         super().check(model, config)
@@ -45,15 +44,6 @@ class TextualInversion(Method):
                 field="prior.weight",
                 value=config.prior.weight,
             )
-
-    def check_identifiers(self, model: Model, config: TrainConfig) -> None:
-        for subject in config.all_subjects:
-            check_new_word(model, subject)
-
-    def choose_identifier(
-        self, model: Model, subject: SubjectConfig, taken: Collection[str]
-    ) -> str | None:
-        return named_word(subject, taken)
 
     def prepare(self, model: Model, config: TrainConfig) -> Trained:
         parts = {"unet": model.unet, **text_encoders(model)}
