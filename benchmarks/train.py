@@ -25,7 +25,7 @@ from tintype.models.load import load
 from tintype.models.model import Model
 from tintype.pictures import read_picture
 from tintype.text.encode import tokenize
-from tintype.training.callbacks import Between
+from tintype.training.between import Between
 from tintype.training.data.crops import crops
 from tintype.training.data.prepare import Preparation
 from tintype.training.data.sources import Sources

@@ -15,7 +15,7 @@ from tintype.models.load import load
 from tintype.models.loading.quiet import quiet
 from tintype.models.model import Model
 from tintype.text.grammar import fill_template
-from tintype.training.callbacks import Between
+from tintype.training.between import Between
 from tintype.training.check import check_free, check_strategy
 from tintype.training.checkpoint import Checkpoint, newest_checkpoint, remove_leftovers
 from tintype.training.config import config_hash, dump_config, read_config

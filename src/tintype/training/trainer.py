@@ -15,7 +15,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from tintype.errors import ConfigError
 from tintype.models.model import Model
-from tintype.training.callbacks import Between
+from tintype.training.between import Between
 from tintype.training.methods.method import Trained
 from tintype.training.task import Task
 from tintype.types import TrainConfig
