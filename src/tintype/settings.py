@@ -30,6 +30,7 @@ class Settings(BaseModel):
     out_dir: Path = Path("outputs")
     adapters_dir: Path | None = None
     embeddings_dir: Path | None = None
+    upscalers_dir: Path | None = None
     wildcards_dir: Path | None = None
     styles_file: Path | None = None
     device: str = "auto"

@@ -1,5 +1,6 @@
 """Random ControlNets, T2I-Adapters and IP-Adapters that fit the tiny models, as files."""
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+
+from tests.models.ldm import unet_to_ldm
 
 EMBEDDING = (4, 8, 8, 8)
 WIDTH, PROJECTED = 16, 24  # of the image encoder
@@ -95,8 +98,9 @@ def save_t2i(folder: Path, seed: int, **values: Any) -> Path:
     return folder
 
 
-def save_ip(folder: Path, base: Path, seed: int, *, plus: bool = False) -> Path:
-    """A random IP-Adapter file in `folder`/models, with an image encoder beside it."""
+def save_ip(folder: Path, base: Path, seed: int, *, kind: str = "plain") -> Path:
+    """A random IP-Adapter file in `folder`/models, with an image encoder beside it; the kinds are
+    plain, plus and full (face)."""
     torch.manual_seed(seed)
     encoder = folder / "models" / "image_encoder"
     if not encoder.exists():
@@ -112,7 +116,7 @@ def save_ip(folder: Path, base: Path, seed: int, *, plus: bool = False) -> Path:
         CLIPVisionModelWithProjection(config).save_pretrained(encoder)
     unet = diffusers.UNet2DConditionModel.from_pretrained(base / "unet")
     width = unet.config.cross_attention_dim
-    state = _plus(width) if plus else _plain(width)
+    state = {"plain": _plain, "plus": _plus, "full": _full}[kind](width)
     state = {f"image_proj.{name}": tensor for name, tensor in state.items()}
     modules = dict(unet.named_modules())
     for place, name in enumerate(unet.attn_processors):
@@ -120,7 +124,7 @@ def save_ip(folder: Path, base: Path, seed: int, *, plus: bool = False) -> Path:
             hidden = modules[name.removesuffix(".processor")].inner_dim
             for kind in "kv":
                 state[f"ip_adapter.{place}.to_{kind}_ip.weight"] = torch.randn(hidden, width)
-    file = folder / "models" / f"{'plus' if plus else 'plain'}{seed}.safetensors"
+    file = folder / "models" / f"{kind}{seed}.safetensors"
     save_file(state, file)
     return file
 
@@ -131,6 +135,17 @@ def _plain(width: int) -> dict[str, Tensor]:
         "proj.bias": torch.randn(4 * width),
         "norm.weight": torch.ones(width),
         "norm.bias": torch.zeros(width),
+    }
+
+
+def _full(width: int) -> dict[str, Tensor]:
+    return {
+        "proj.0.weight": torch.randn(WIDTH, WIDTH) * 0.3,
+        "proj.0.bias": torch.randn(WIDTH),
+        "proj.2.weight": torch.randn(width, WIDTH) * 0.3,
+        "proj.2.bias": torch.randn(width),
+        "proj.3.weight": torch.ones(width),
+        "proj.3.bias": torch.zeros(width),
     }
 
 
@@ -153,3 +168,46 @@ def _plus(width: int, hidden: int = 64, depth: int = 4) -> dict[str, Tensor]:
             state[f"layers.{layer}.{name}.weight"] = torch.randn(times * hidden, hidden) * 0.1
         state[f"layers.{layer}.1.3.weight"] = torch.randn(hidden, 4 * hidden) * 0.1
     return state
+
+
+def control_to_ldm(state: dict[str, Tensor], layers: int) -> dict[str, Tensor]:
+    """A ControlNet's tensors by the names of its paper's repository; `layers` is its
+    layers_per_block."""
+    last = max(int(n.split(".")[2]) for n in state if n.startswith("controlnet_cond_embedding.b"))
+    named: dict[str, Tensor] = {}
+    inner = {}
+    for name, tensor in state.items():
+        kind = name.rpartition(".")[2]
+        part, _, rest = name.partition(".")
+        if part == "controlnet_cond_embedding":
+            layer = rest.rpartition(".")[0]
+            ends = {"conv_in": 0, "conv_out": 2 * last + 4}
+            place = ends.get(layer)
+            if place is None:
+                place = 2 * int(layer.partition(".")[2]) + 2
+            named[f"input_hint_block.{place}.{kind}"] = tensor
+        elif part == "controlnet_down_blocks":
+            named[f"zero_convs.{rest.partition('.')[0]}.0.{kind}"] = tensor
+        elif part == "controlnet_mid_block":
+            named[f"middle_block_out.0.{kind}"] = tensor
+        else:
+            inner[name] = tensor
+    return {**named, **unet_to_ldm(inner, layers)}
+
+
+def t2i_to_original(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A T2I-Adapter's tensors by the names of its paper's repository."""
+    light = "adapter.body.0.out_conv.weight" in state
+    named = {}
+    for name, tensor in state.items():
+        plain = name.removeprefix("adapter.")
+        found = re.fullmatch(r"body\.(\d+)\.resnets\.(\d+)\.(.*)", plain)
+        first = re.fullmatch(r"body\.(\d+)\.(in_conv\..*)", plain)
+        if found and light:
+            plain = "body.{}.body.{}.{}".format(*found.groups())
+        elif found:
+            plain = f"body.{2 * int(found[1]) + int(found[2])}.{found[3]}"
+        elif first and not light:
+            plain = f"body.{2 * int(first[1])}.{first[2]}"
+        named[plain] = tensor
+    return named

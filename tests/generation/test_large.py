@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
+from tests.models.test_upscalers import compact
 from tests.training.helpers import noise_picture
 from tintype.errors import ConfigError, InputError, PictureError
 from tintype.generation import changes
@@ -16,6 +18,9 @@ from tintype.generation.images import read_request, save
 from tintype.generation.upscale import upscale
 from tintype.models.load import load
 from tintype.models.model import Model
+from tintype.models.upscalers.load import load_upscaler
+from tintype.service import Service
+from tintype.settings import Settings
 from tintype.types import GeneratedImage, GenerateRequest, UpscaleRequest
 
 STEPS = 4
@@ -92,6 +97,55 @@ def test_a_larger_picture_says_how_it_was_drawn(upscaler: str, sd: Model, tmp_pa
         assert opened.info["parameters"] == Image.open(path).info["parameters"]
     assert read_request(larger) == image.request
     assert next(upscale(request, tmp_path / "out")).name == f"{path.stem}-1.5x-2.png"
+
+
+@pytest.fixture
+def upscalers(tmp_path: Path) -> Path:
+    """A folder of one upscaler, "sharp"."""
+    folder = tmp_path / "upscalers"
+    folder.mkdir()
+    save_file(compact(2), folder / "sharp.safetensors")
+    return folder
+
+
+def test_an_upscaler_file_by_name_or_path(upscalers: Path, tmp_path: Path) -> None:
+    picture = noise_picture(4, (40, 24))
+    picture.save(tmp_path / "photo.png")
+    service = Service(Settings(upscalers_dir=upscalers, out_dir=tmp_path / "out", device="cpu"))
+    assert list(service.upscalers()) == ["lanczos", "bicubic", "nearest", "sharp"]
+    expected = load_upscaler(upscalers / "sharp.safetensors").to_size(picture, (120, 72))
+    for upscaler in ("sharp", str(upscalers / "sharp.safetensors")):
+        request = UpscaleRequest(
+            pictures=(str(tmp_path / "photo.png"),), scale=3, upscaler=upscaler
+        )
+        [larger] = service.upscale(request)
+        assert np.array_equal(np.asarray(Image.open(larger)), np.asarray(expected))
+    plain = picture.resize((120, 72), Image.Resampling.LANCZOS)
+    assert not np.array_equal(np.asarray(plain), np.asarray(expected))
+    with pytest.raises(ConfigError, match=r"upscaler 'sharpp': no such.* Did you mean sharp\?"):
+        service.upscale(UpscaleRequest(pictures=("x.png",), upscaler="sharpp"))
+
+
+def test_a_second_pass_over_what_an_upscaler_file_made(
+    upscalers: Path, sd: Model, sd_folder: Path, tmp_path: Path
+) -> None:
+    hires = {"scale": 1.5, "strength": 0.5, "upscaler": "sharp"}
+    request = GenerateRequest(
+        prompt="a dog", model=str(sd_folder), steps=STEPS, seed=2, width=64, height=64, hires=hires
+    )
+    service = Service(Settings(upscalers_dir=upscalers, device="cpu"))
+    [drawn_larger] = [e for e in service.generate(request) if isinstance(e, GeneratedImage)]
+    small = pictures(sd, width=64, height=64)[0].image
+    network = load_upscaler(upscalers / "sharp.safetensors")
+    network.to_size(small, (96, 96)).save(tmp_path / "larger.png")
+    again = drawn(sd, image=str(tmp_path / "larger.png"), strength=0.5, width=96, height=96)
+    ours = np.asarray(drawn_larger.image, dtype=int)
+    assert np.abs(ours - again).max() <= 1
+    path = save(drawn_larger, tmp_path)
+    assert "Hires upscaler: sharp" in Image.open(path).info["parameters"]
+    assert read_request(path) == drawn_larger.request
+    with pytest.raises(ConfigError, match=r"hires.upscaler 'sharp': no such.*latent-nearest"):
+        pictures(sd, hires=hires)
 
 
 def test_what_cannot_be_made_larger_is_named(tmp_path: Path) -> None:

@@ -113,12 +113,14 @@ def test_t2i_adapters_equal_the_pipeline(
     assert not close(ours, drawn(model))
 
 
-@pytest.mark.parametrize(("kind", "plus"), [("sd", False), ("sd", True), ("xl", False)])
+@pytest.mark.parametrize(
+    ("kind", "first"), [("sd", "plain"), ("sd", "plus"), ("sd", "full"), ("xl", "plain")]
+)
 def test_ip_adapters_equal_the_pipeline(
-    kind: str, plus: bool, sd_folder: Path, sdxl_folder: Path, picture: Path, tmp_path: Path
+    kind: str, first: str, sd_folder: Path, sdxl_folder: Path, picture: Path, tmp_path: Path
 ) -> None:
     base = {"sd": sd_folder, "xl": sdxl_folder}[kind]
-    files = [save_ip(tmp_path, base, 1, plus=plus), save_ip(tmp_path, base, 2)]
+    files = [save_ip(tmp_path, base, 1, kind=first), save_ip(tmp_path, base, 2)]
     other = tmp_path / "other.png"
     noise_picture(9, (48, 80)).save(other)
     pipe = diffusers.AutoPipelineForText2Image.from_pretrained(base)

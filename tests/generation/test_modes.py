@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from tests.tiny import save_inpaint, save_sdxl
+from tests.tiny import save_inpaint, save_refiner, save_sdxl
 from tests.training.helpers import noise_picture
 from tintype.errors import ConfigError, InputError, PictureError
 from tintype.generation.changes import changed, seamless
@@ -219,10 +219,12 @@ def test_a_second_pass_is_image_to_image_of_the_first(
         assert close(ours, again)
 
 
+@pytest.mark.parametrize("kind", ["sdxl", "refiner"])
 def test_the_refiner_takes_over_as_in_diffusers(
-    sdxl: Model, sdxl_folder: Path, tmp_path: Path
+    kind: str, sdxl: Model, sdxl_folder: Path, tmp_path: Path
 ) -> None:
-    other = save_sdxl(tmp_path / "other", seed=9)
+    folder = tmp_path / "other"
+    other = save_sdxl(folder, seed=9) if kind == "sdxl" else save_refiner(folder)
     events = draw(
         sdxl,
         request(refiner="other", refiner_at=0.6, scheduler="euler"),
@@ -371,6 +373,11 @@ def test_a_picture_decides_the_shape(sd: Model, tmp_path: Path) -> None:
         ({"control": [{"model": "x", "image": "y", "preprocessor": "cany"}]}, ConfigError, "canny"),
         ({"strength": 1.5, "image": "x"}, ConfigError, "strength"),
         ({"guidance": {"start": 0.6, "end": 0.5}}, ConfigError, "end comes before start"),
+        ({"outpaint": {"left": 8}}, ConfigError, "outpaint: is given without a picture"),
+        ({"aspect": "3:2", "width": 64}, ConfigError, "aspect is given together with a width"),
+        ({"styles": ("none",)}, ConfigError, "styles 'none': styles are applied before"),
+        ({"refiner_at": 1.0}, ConfigError, "refiner_at 1.0"),
+        ({"tiling": "z"}, ConfigError, "tiling 'z': not one of.*both"),
     ],
 )
 def test_bad_options_are_named(
@@ -378,6 +385,26 @@ def test_bad_options_are_named(
 ) -> None:
     with pytest.raises(error, match=message):
         list(draw(sd, request(**values)))
+
+
+def test_what_contradicts_itself_is_named(
+    sd: Model, sdxl: Model, picture: Path, mask: Path, tmp_path: Path
+) -> None:
+    """Fields that are right by themselves, and models that don't share their latents."""
+    named = {"sd": sd, "sdxl": sdxl}
+
+    def refused(model: Model, **values: object) -> str:
+        with pytest.raises(ConfigError) as caught:
+            list(draw(model, request(**values), load=lambda name: named[name]))
+        return str(caught.value)
+
+    begun = {"image": str(picture), "mask": str(mask)}
+    assert "hires: doesn't go with a mask" in refused(sd, **begun, hires={"scale": 1.5})
+    told = refused(sd, refiner="sdxl")
+    assert told.startswith("refiner ")
+    assert "refines SDXL" in told
+    assert "is Stable Diffusion 1.x" in told
+    assert "refines Stable Diffusion 1.x" in refused(sdxl, refiner="sd")
 
 
 def test_masks_must_fit_and_say_something(sd: Model, picture: Path, tmp_path: Path) -> None:

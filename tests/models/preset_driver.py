@@ -84,6 +84,7 @@ def theirs(
         negative_prompt=asked.negative_prompt or None,
         guidance_scale=guidance_scale,
         num_inference_steps=asked.steps,
+        eta=row.generate.get("eta", 0.0),
         generator=source,
         **size,
     ).images

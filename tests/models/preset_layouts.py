@@ -74,7 +74,11 @@ STATED: dict[str, Callable[[dict[str, Any]], Any]] = {
     "sdxl-lcm": _as("LCMScheduler"),
     "sdxl-hyper": _as("DDIMScheduler", timestep_spacing="trailing"),
     "stable-diffusion-v1-5-lcm": _as("LCMScheduler"),
+    "sdxl-hyper-cfg": _as("DDIMScheduler", timestep_spacing="trailing"),
+    "sdxl-hyper-unified": _as("TCDScheduler"),
+    "sdxl-lightning-lora": _as("EulerDiscreteScheduler", timestep_spacing="trailing"),
     "stable-diffusion-v1-5-hyper": _as("DDIMScheduler", timestep_spacing="trailing"),
+    "stable-diffusion-v1-5-hyper-cfg": _as("DDIMScheduler", timestep_spacing="trailing"),
 }
 
 
@@ -110,7 +114,7 @@ def _write_adapter(base: Path, file: Path) -> None:
 def _write_single_file(repos: dict[str, Path], row: Preset) -> None:
     """SDXL in one file of the original layout, beside others of the same repository."""
     assert row.file is not None
-    repos[row.repo].mkdir()
+    repos[row.repo].mkdir(exist_ok=True)
     model = load(repos["stabilityai/stable-diffusion-xl-base-1.0"], device="cpu")
     state = ldm_state(model.parts)
     metadata = {CONFIGS_KEY: json.dumps(configs_of(model)), "modelspec.resolution": "64x64"}

@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import torch
+from safetensors.torch import save_file
+
 from tests.models.hub_server import serve
+from tintype.models.loading.headers import read_header
 
 CODE = """
 import sys
@@ -20,11 +24,14 @@ for name in sys.argv[1:]:
 """
 
 
-def files(folder: Path, *names: str) -> Path:
-    """A repository whose files hold nothing but their names."""
+def files(folder: Path, *names: str, tensor: str = "ip_adapter.1.to_k_ip.weight") -> Path:
+    """A repository whose weights are one tensor, and whose other files hold but their names."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(name)
+        if name.endswith(".safetensors"):
+            save_file({tensor: torch.zeros(2, 2)}, folder / name, metadata={"name": name})
+        else:
+            (folder / name).write_text(name)
     return folder
 
 
@@ -39,6 +46,7 @@ def test_names_are_fetched_with_what_they_need(tmp_path: Path) -> None:
             *(f"sdxl_models/{name}" for name in ("ip-adapter-plus_sdxl_vit-h.safetensors", config)),
         ),
         "me/nothing": files(tmp_path / "nothing", "config.json"),
+        "me/nets": files(tmp_path / "nets", "canny.safetensors", "old.pth", tensor="zero_convs"),
     }
     with serve(repos, gated=set()) as (endpoint, asked):
         done = subprocess.run(
@@ -51,6 +59,8 @@ def test_names_are_fetched_with_what_they_need(tmp_path: Path) -> None:
                 "h94/IP-Adapter/models/ip-adapter_sd15.safetensors",
                 "me/nothing",
                 "me/none",
+                "me/nets/canny.safetensors",
+                "me/nets/old.pth",
             ],
             env={
                 **{k: v for k, v in os.environ.items() if not k.startswith("HF_")},
@@ -63,8 +73,8 @@ def test_names_are_fetched_with_what_they_need(tmp_path: Path) -> None:
             timeout=120,
         )
     assert done.returncode == 0, done.stderr
-    net, plus, plain, nothing, none = done.stdout.splitlines()
-    assert (Path(net) / weights).read_text() == weights
+    net, plus, plain, nothing, none, alone, old = done.stdout.splitlines()
+    assert read_header(Path(net) / weights).metadata == {"name": weights}
     assert (Path(net) / "config.json").is_file()
     assert Path(plus).name == "ip-adapter-plus_sdxl_vit-h.safetensors"
     assert (Path(plus).parent.parent / "models" / encoder).is_file(), "the encoder that it takes"
@@ -73,3 +83,6 @@ def test_names_are_fetched_with_what_they_need(tmp_path: Path) -> None:
     assert nothing == f"ModelError control.model 'me/nothing': has no file {weights}"
     assert none.startswith("ModelError control.model 'me/none': there is no such model on")
     assert sum("ip-adapter_sd15" in line and "GET" in line for line in asked) == 1
+    assert Path(alone).name == "canny.safetensors", "a ControlNet needs no image encoder"
+    assert old.startswith("WeightsError control.model 'me/nets/old.pth': is a pickle")
+    assert not any("old.pth" in line for line in asked), "it isn't even downloaded"

@@ -69,7 +69,7 @@ def generate(
     offline: OfflineFlag = None,
 ) -> None:
     """Draw pictures from a prompt."""
-    from tintype.generation.images import read_request, save
+    from tintype.generation.images import save
     from tintype.training.config import apply_overrides
 
     settings = load_settings(device=device, allow_pickle=allow_pickle, offline=offline, out_dir=out)
@@ -90,9 +90,13 @@ def generate(
         fields["width"], fields["height"] = _size(size)
     if like is None and prompt is None:
         raise ConfigError("PROMPT is missing (or --like PICTURE to repeat one)")
-    request = read_request(like).replace(**fields) if like else GenerateRequest(**fields)
+    service = Service(settings)
     with console.ProgressView() as view:
-        for event in Service(settings).generate(request, emit=view):
+        if like is None:
+            request = GenerateRequest(**fields)
+        else:
+            request = service.like(like, emit=view).replace(**fields)
+        for event in service.generate(request, emit=view):
             view(event)
             if isinstance(event, GeneratedImage):
                 console.out.print(str(save(event, settings.out_dir)), markup=False)

@@ -2,7 +2,7 @@
 
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from tintype.generation.conditioning import (
 from tintype.generation.control.lead import Control
 from tintype.generation.denoise import Denoiser, denoiser
 from tintype.generation.guiding import Guide
+from tintype.generation.hashes import Hashes
 from tintype.generation.latents import decode
 from tintype.generation.request import sampling, start_for
 from tintype.generation.stages import Stage, begin_at
@@ -37,13 +38,14 @@ from tintype.types import GenerateRequest
 @dataclass(frozen=True, kw_only=True)
 class Job:
     """One picture to draw: its resolved request (num_images = 1), what its prompts say, the
-    picture it begins from, and its place in the results."""
+    picture it begins from, its place in the results, and the hashes of what it is drawn with."""
 
     request: GenerateRequest
     prompts: Prompts
     plan: Plan
     canvas: Canvas | None
     index: int
+    hashes: Hashes = field(default_factory=dict)
 
 
 class Drawing:

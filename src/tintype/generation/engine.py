@@ -10,8 +10,10 @@ from torch import Tensor
 from tintype.errors import ConfigError
 from tintype.generation.canvas import Canvas, canvas_of
 from tintype.generation.conditioning import Prompts, plan, read_prompts, remarks
-from tintype.generation.control.lead import Control, Find
+from tintype.generation.control.lead import Control
+from tintype.generation.control.source import Source
 from tintype.generation.drawing import Drawing, Job, check_finite
+from tintype.generation.hashes import Hashes, hashes_of
 from tintype.generation.latents import to_pictures
 from tintype.generation.library import (
     AdapterUse,
@@ -23,7 +25,7 @@ from tintype.generation.library import (
 from tintype.generation.request import resolve, resolve_all, sampling
 from tintype.generation.sizes import size_note
 from tintype.generation.stages import Stage, counts, stages
-from tintype.generation.upscale import LATENT, enlarged, enlarged_latents
+from tintype.generation.upscale import LATENT, check_upscaler, enlarged_latents, enlarger
 from tintype.models.model import Model
 from tintype.text.encode import EmbeddingCache
 from tintype.types import Event, GeneratedImage, GenerateRequest, Note, Preview, Progress
@@ -46,7 +48,7 @@ def draw(
     library: Library = NO_LIBRARY,
     cache: EmbeddingCache | None = None,
     load: Load | None = None,
-    find: Find | None = None,
+    source: Source | None = None,
 ) -> Generator[Event, None, None]:
     """Draw one request: a Progress a denoising step, a GeneratedImage a picture.
 
@@ -61,7 +63,7 @@ def draw(
         library=library,
         cache=cache,
         load=load,
-        find=find,
+        source=source,
     )
 
 
@@ -73,7 +75,7 @@ def draw_many(
     library: Library = NO_LIBRARY,
     cache: EmbeddingCache | None = None,
     load: Load | None = None,
-    find: Find | None = None,
+    source: Source | None = None,
 ) -> Generator[Event, None, None]:
     """Draw many requests, batching those that take the same steps, whatever prompt and seed.
 
@@ -82,11 +84,14 @@ def draw_many(
     also while the iterator is suspended, but for adapters and embeddings that the requests name:
     those are found in `library` and stay in until the pictures that use them are drawn, or the
     iterator is closed. `cache` keeps embeddings for the next drawing; the weights mustn't change
-    meanwhile. `load` gives the refiners that requests name, `find` the files of their ControlNets
-    and the like (by default, those that are here).
+    meanwhile. `load` gives the refiners that requests name, `source` their ControlNets and the
+    like (by default, those that are here).
     """
-    session = _Session(model, library, cache or EmbeddingCache(), load, find)
+    session = _Session(model, library, cache or EmbeddingCache(), load, source)
     resolved = resolve_all(model, requests)
+    for request in resolved:
+        if request.hires is not None:
+            check_upscaler(request.hires.upscaler, library)
     prompts = [read_prompts(model, request, library) for request in resolved]
     return session.draw(resolved, prompts, batch_size)
 
@@ -117,6 +122,7 @@ class _Member:
     request: GenerateRequest
     prompts: Prompts
     canvas: Canvas | None
+    hashes: Hashes
     first: int
 
 
@@ -129,10 +135,10 @@ class _Session:
         library: Library,
         cache: EmbeddingCache,
         load: Load | None,
-        find: Find | None,
+        source: Source | None,
     ) -> None:
         self.model, self.library, self.cache = model, library, cache
-        self.load, self.find = load, find
+        self.load, self.source = load, source or Source(allow_pickle=library.allow_pickle)
 
     def draw(
         self,
@@ -149,7 +155,11 @@ class _Session:
         texts = [text for one in requests for text in (one.prompt, one.negative_prompt)]
         embeddings = self.library.embeddings_in(texts)
         with with_embeddings(model, embeddings, allow_pickle=pickle):
-            groups = _groups(model, requests, prompts, canvases)
+            hashes = [
+                hashes_of([use.path for use in said.adapters], embeddings, request)
+                for request, said in zip(requests, prompts, strict=True)
+            ]
+            groups = _groups(model, requests, prompts, canvases, hashes)
             passes = {key: self._stages(members[0]) for key, members in groups.items()}
             sizes = {key: batch_size or _batch_size(found) for key, found in passes.items()}
             counter = _Counter(
@@ -162,7 +172,7 @@ class _Session:
                 with with_adapters(model, key.adapters, allow_pickle=pickle) as said:
                     yield from (Note(message=note) for note in said)
                     first = members[0]
-                    control = Control.load(model, first.request, first.canvas, self.find)
+                    control = Control.load(model, first.request, first.canvas, self.source)
                     state = (key.adapters, written(embeddings))
                     while batch := list(itertools.islice(jobs, sizes[key])):
                         yield from self._batch(batch, passes[key], state, control, counter)
@@ -202,7 +212,7 @@ class _Session:
             if drawing is not None and stage.strength is None:
                 handed = drawing.latents
             elif drawing is not None:
-                staged, clean = _enlarged(drawing, stage, staged)
+                staged, clean = self._enlarged(drawing, stage, staged)
             drawing = Drawing(
                 stage,
                 staged,
@@ -217,6 +227,24 @@ class _Session:
                 yield from _previews(drawing, number)
         assert drawing is not None, "a request has a pass"
         yield from _finished(drawing, jobs)
+
+    def _enlarged(
+        self, drawing: Drawing, stage: Stage, jobs: Sequence[Job]
+    ) -> tuple[Sequence[Job], Tensor | None]:
+        """What was drawn at the size of the next stage: as its pictures, or as latents."""
+        options = drawing.first.hires
+        assert options is not None, "only a second pass draws anew"
+        if options.upscaler in LATENT:
+            factor = stage.model.latent_factor
+            size = (stage.width // factor, stage.height // factor)
+            return jobs, enlarged_latents(drawing.latents, size, options.upscaler)
+        enlarge = enlarger(
+            options.upscaler, self.library, device=self.model.device, kept=self.source.kept
+        )
+        small = to_pictures(drawing.pixels(drawing.latents))
+        larger = [enlarge(picture, (stage.width, stage.height)) for picture in small]
+        canvases = [Canvas(picture=picture) for picture in larger]
+        return [replace(job, canvas=one) for job, one in zip(jobs, canvases, strict=True)], None
 
 
 class _Counter:
@@ -235,11 +263,12 @@ def _groups(
     requests: Sequence[GenerateRequest],
     prompts: Sequence[Prompts],
     canvases: Sequence[Canvas | None],
+    hashes: Sequence[Hashes],
 ) -> dict[_Key, list[_Member]]:
     """The requests that can share batches."""
     groups: dict[_Key, list[_Member]] = {}
     first = 0
-    for request, said, canvas in zip(requests, prompts, canvases, strict=True):
+    for request, said, canvas, own in zip(requests, prompts, canvases, hashes, strict=True):
         key = _Key(
             scheduler=request.scheduler,
             steps=request.steps,
@@ -250,7 +279,7 @@ def _groups(
             sampling=tuple(sampling(request).items()),
             modes=(*_modes(request), canvas is None, canvas is None or canvas.mask is None),
         )
-        member = _Member(request=request, prompts=said, canvas=canvas, first=first)
+        member = _Member(request=request, prompts=said, canvas=canvas, hashes=own, first=first)
         groups.setdefault(key, []).append(member)
         first += request.num_images
     return groups
@@ -292,24 +321,9 @@ def _jobs(model: Model, members: Sequence[_Member]) -> Iterator[Job]:
                 prompts=member.prompts,
                 plan=planned,
                 canvas=member.canvas,
+                hashes=member.hashes,
                 index=member.first + i,
             )
-
-
-def _enlarged(
-    drawing: Drawing, stage: Stage, jobs: Sequence[Job]
-) -> tuple[Sequence[Job], Tensor | None]:
-    """What was drawn at the size of the next stage: as its pictures, or as latents."""
-    options = drawing.first.hires
-    assert options is not None, "only a second pass draws anew"
-    if options.upscaler in LATENT:
-        factor = stage.model.latent_factor
-        size = (stage.width // factor, stage.height // factor)
-        return jobs, enlarged_latents(drawing.latents, size, options.upscaler)
-    small = to_pictures(drawing.pixels(drawing.latents))
-    larger = enlarged(small, (stage.width, stage.height), options.upscaler)
-    canvases = [Canvas(picture=picture) for picture in larger]
-    return [replace(job, canvas=one) for job, one in zip(jobs, canvases, strict=True)], None
 
 
 def _for_refiner(refiner: Model, job: Job) -> Job:
@@ -342,4 +356,4 @@ def _finished(drawing: Drawing, jobs: Sequence[Job]) -> Iterator[GeneratedImage]
 
 
 def _picture(job: Job, picture: Image) -> GeneratedImage:
-    return GeneratedImage(image=picture, request=job.request, index=job.index)
+    return GeneratedImage(image=picture, request=job.request, index=job.index, hashes=job.hashes)

@@ -13,7 +13,8 @@ from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from tintype.errors import InputError, PictureError, StorageError
-from tintype.generation.infotext import infotext, request_from_infotext
+from tintype.generation.hashes import Hashes, read_hashes, written_hashes
+from tintype.generation.infotext import infotext, parse_infotext, request_from_infotext
 from tintype.types import GeneratedImage, GenerateRequest
 from tintype.version import __version__
 
@@ -60,7 +61,9 @@ def encode_png(image: GeneratedImage, *, model_hash: str | None = None) -> bytes
     request = image.request
     info = PngInfo()
     name = model_name(request.model)
-    info.add_text(A1111_KEY, infotext(request, model_name=name, model_hash=model_hash))
+    more = written_hashes(image.hashes)
+    text = infotext(request, model_name=name, model_hash=model_hash, more=more)
+    info.add_text(A1111_KEY, text)
     ours = {"version": __version__, "request": request.model_dump(mode="json")}
     info.add_text(KEY, json.dumps(ours))
     buffer = io.BytesIO()
@@ -98,6 +101,12 @@ def read_request(path: Path) -> GenerateRequest:
             value=str(path),
         )
     return request
+
+
+def hashes_in(path: Path) -> Hashes:
+    """The hashes that a picture's A1111 text tells; raises PictureError as `read_request` does."""
+    _, theirs = _texts(path)
+    return {} if theirs is None else read_hashes(parse_infotext(theirs).fields)
 
 
 def _request_from_json(text: str | None) -> GenerateRequest | None:

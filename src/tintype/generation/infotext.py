@@ -34,9 +34,14 @@ class Infotext:
 
 
 def infotext(
-    request: GenerateRequest, *, model_name: str | None = None, model_hash: str | None = None
+    request: GenerateRequest,
+    *,
+    model_name: str | None = None,
+    model_hash: str | None = None,
+    more: Mapping[str, str] | None = None,
 ) -> str:
-    """The text of a resolved request for one picture; what is None is left out."""
+    """The text of a resolved request for one picture; what is None is left out, `more` are fields
+    of whatever else there is to say."""
     entry = row(request.scheduler)
     eta = request.eta if "eta" in entry.step_arguments and request.eta else None
     size = f"{request.width}x{request.height}" if request.width and request.height else None
@@ -52,6 +57,7 @@ def infotext(
         **mode_fields(request),
         "Clip skip": request.clip_skip,
         "Eta DDIM": None if eta is None else f"{eta:.12g}",
+        **(more or {}),
         "Version": f"tintype {__version__}",
     }
     tags = "".join(f" {adapter_tag(adapter)}" for adapter in request.adapters)

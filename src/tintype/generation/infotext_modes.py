@@ -1,6 +1,7 @@
 """A1111's words for pictures to begin from, second passes, ControlNets; pure functions on text."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from tintype.types import GenerateRequest
@@ -36,7 +37,7 @@ def mode_fields(request: GenerateRequest) -> dict[str, Any]:
         "Tiling": None if request.tiling == "none" else True,
         "Hires upscale": hires and hires.scale,
         "Hires steps": hires and hires.steps,
-        "Hires upscaler": hires and UPSCALERS[hires.upscaler],
+        "Hires upscaler": hires and (UPSCALERS.get(hires.upscaler) or Path(hires.upscaler).stem),
         **(_mask_fields(request) if request.mask is not None else {}),
         "Noise multiplier": None if multiplier == 1 else f"{multiplier:.12g}",
         "Skip Early CFG": f"{guided.start:.12g}" if late else None,

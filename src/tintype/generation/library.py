@@ -33,13 +33,14 @@ class AdapterUse:
 
 @dataclass(frozen=True, kw_only=True)
 class Library:
-    """Folders of adapters and of embeddings, with their subfolders, each listed once.
+    """Folders of adapters, embeddings and upscalers, with their subfolders, each listed once.
 
-    `paths` says whether an adapter may also be named by its path.
+    `paths` says whether an adapter or upscaler may also be named by its path.
     """
 
     adapters: Path | None = None
     embeddings: Path | None = None
+    upscalers: Path | None = None
     allow_pickle: bool = False
     paths: bool = True
 
@@ -71,6 +72,18 @@ class Library:
             )
         return AdapterUse(path=path, written=path.stat().st_mtime_ns, text=tag.text, unet=tag.unet)
 
+    @cached_property
+    def upscaler_names(self) -> dict[str, Path]:
+        """The upscalers in the folder by all their names; raises ModelError for no folder."""
+        return _named(self.upscalers, "upscalers_dir")
+
+    def upscaler(self, name: str) -> Path | None:
+        """The file of an upscaler: a name in the folder, or else a path; None for neither."""
+        path = self.upscaler_names.get(name.removesuffix(SAFE_SUFFIX))
+        if path is None and self.paths:
+            path = Path(name).expanduser()
+        return path if path is not None and path.is_file() else None
+
     def embeddings_in(self, texts: Sequence[str]) -> dict[str, Path]:
         """The embeddings that any of the texts names, by the words that stand for them there.
 
@@ -81,7 +94,7 @@ class Library:
         found: dict[str, Path] = {}
         for path, name in files.items():
             for word in (name, f"<{name}>", _token(path)):
-                if word and _occurs(word, text):
+                if word and stands_in(word, text):
                     found.setdefault(word, path)
         return found
 
@@ -91,7 +104,7 @@ def written(paths: Mapping[str, Path]) -> tuple[tuple[str, Path, int], ...]:
     return tuple((word, path, path.stat().st_mtime_ns) for word, path in paths.items())
 
 
-def _occurs(word: str, text: str) -> bool:
+def stands_in(word: str, text: str) -> bool:
     """Whether `text` has that word, in whatever case, and not as a part of another."""
     pattern = rf"(?<![\w<]){re.escape(word)}(?![\w>])"
     return re.search(pattern, text, re.IGNORECASE) is not None

@@ -4,7 +4,6 @@ from tintype.errors import ConfigError
 from tintype.generation.changes import by_tiles
 from tintype.generation.control.preprocess import check_preprocessor
 from tintype.generation.sources import open_picture
-from tintype.generation.upscale import check_upscaler
 from tintype.types import GenerateRequest
 
 WITH_A_PICTURE = ("mask", "strength", "noise_multiplier", "outpaint", "inpaint")
@@ -17,10 +16,8 @@ def check_modes(request: GenerateRequest) -> None:
         for name in WITH_A_PICTURE:
             if getattr(request, name) != getattr(defaults, name):
                 raise ConfigError("is given without a picture: give image", field=name)
-    if request.hires is not None:
-        check_upscaler(request.hires.upscaler)
-        if request.mask is not None or request.outpaint.wanted:
-            raise ConfigError("doesn't go with a mask or outpainting", field="hires")
+    if request.hires is not None and (request.mask is not None or request.outpaint.wanted):
+        raise ConfigError("doesn't go with a mask or outpainting", field="hires")
     by_tiles(request, (0, 0))
     for options in request.control:
         check_preprocessor(options.preprocessor)

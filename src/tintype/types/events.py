@@ -1,6 +1,7 @@
 """What long work tells while it runs, and what it ends with."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,13 +13,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """One unit of a long phase is done: `step` of `total` (None where it isn't known)."""
+    """One unit of a long phase is done: `step` of `total` (None where it isn't known).
+
+    Of training also: the smoothed `loss`, `per_second` steps, and the `memory` in use in bytes (on
+    a GPU the most that was).
+    """
 
     phase: str
     step: int
     total: int | None
     message: str = ""
     loss: float | None = None
+    per_second: float | None = None
+    memory: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,11 +37,15 @@ class Note:
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratedImage:
-    """A finished picture with the request that draws it again, alone."""
+    """A finished picture with the request that draws it again, alone.
+
+    `hashes` are the short ones of the adapters and embeddings in it: kind -> name -> hash.
+    """
 
     image: "Image"
     request: GenerateRequest
     index: int
+    hashes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

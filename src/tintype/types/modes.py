@@ -45,7 +45,10 @@ class VariationOptions(Request):
 
 
 class HiresOptions(Request):
-    """A second pass over the enlarged picture; `steps` None means as many as the first."""
+    """A second pass over the enlarged picture; `steps` None means as many as the first.
+
+    `upscaler` is the name of one, or an upscaler file.
+    """
 
     scale: float = Field(default=2.0, gt=1, le=8)
     upscaler: str = "lanczos"
@@ -61,6 +64,8 @@ class ControlOptions(Request):
     ControlNet; `control` gives the prompt less to say in the shallow layers, `prompt` the picture.
     `hint` says what the picture is, for a ControlNet union (None: what the preprocessor makes).
     `encoder` is the folder of an IP-Adapter's image encoder, where that doesn't lie beside it.
+    `detector` is the folder or hub id of the network that the preprocessors `depth` and `pose`
+    look with, `people` that of one that finds the people for `pose` (None: the picture shows one).
     """
 
     model: str
@@ -72,6 +77,8 @@ class ControlOptions(Request):
     mode: Literal["balanced", "prompt", "control"] = "balanced"
     hint: Hint | None = None
     encoder: str | None = None
+    detector: str | None = None
+    people: str | None = None
 
     @model_validator(mode="after")
     def _forwards(self) -> Self:

@@ -1,9 +1,8 @@
 """Control at work: what a request's ControlNets and adapters add to each call of the UNet."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,7 +13,8 @@ from torch import Tensor
 
 from tintype.errors import ConfigError
 from tintype.generation.canvas import Canvas
-from tintype.generation.control.preprocess import INPAINT, preprocess
+from tintype.generation.control.preprocess import INPAINT, Make, preprocess
+from tintype.generation.control.source import Source
 from tintype.generation.control.units import (
     AdapterUnit,
     NetUnit,
@@ -24,15 +24,11 @@ from tintype.generation.control.units import (
 )
 from tintype.generation.sources import open_picture
 from tintype.generation.stages import Stage
-from tintype.models.control.find import find_control
 from tintype.models.control.ip import IPAdapter, cross_attentions, processors
-from tintype.models.control.load import load_control
 from tintype.models.families.family import Conditioning
 from tintype.models.model import Model
 from tintype.types import GenerateRequest
 from tintype.types.modes import ControlOptions
-
-Find = Callable[[str], Path]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,15 +47,13 @@ class Control:
         model: Model,
         request: GenerateRequest,
         canvas: Canvas | None,
-        find: Find | None = None,
+        source: Source | None = None,
     ) -> "Control | None":
-        """What a request asks for, or None; raises ModelError, PictureError or ConfigError.
-
-        `find` gives the files of a name; the default looks in the hub's cache alone.
-        """
+        """What a request asks for, or None; raises ModelError, PictureError or ConfigError."""
         if not request.control:
             return None
-        units = [_unit(model, options, canvas, find or _local) for options in request.control]
+        source = source or Source()
+        units = [_unit(model, options, canvas, source) for options in request.control]
         pictures = tuple(unit for unit in units if isinstance(unit, PictureUnit))
         found = processors(model.unet, [one.adapter for one in pictures]) if pictures else []
         return cls(
@@ -156,9 +150,9 @@ class Led:
         return unit.options.start <= done / total and (done + 1) / total <= unit.options.end
 
 
-def _unit(model: Model, options: ControlOptions, canvas: Canvas | None, find: Find) -> Unit:
-    net = load_control(find(options.model), model, encoder=options.encoder)
-    picture = _picture(options, canvas)
+def _unit(model: Model, options: ControlOptions, canvas: Canvas | None, source: Source) -> Unit:
+    net = source.net(options, model)
+    picture = _picture(options, canvas, source.detect(options, model.device))
     if isinstance(net, IPAdapter | T2IAdapter) and options.mode != "balanced":
         raise ConfigError("is for ControlNets alone", field="control.mode", value=options.mode)
     if isinstance(net, IPAdapter):
@@ -170,7 +164,7 @@ def _unit(model: Model, options: ControlOptions, canvas: Canvas | None, find: Fi
     return NetUnit(net=net, picture=picture, options=options, hole=hole)
 
 
-def _picture(options: ControlOptions, canvas: Canvas | None) -> Image.Image:
+def _picture(options: ControlOptions, canvas: Canvas | None, detect: Make | None) -> Image.Image:
     """The picture that leads, cut as the request's own is where that is drawn in part."""
     if options.preprocessor == INPAINT and (canvas is None or canvas.mask is None):
         raise ConfigError(
@@ -181,15 +175,12 @@ def _picture(options: ControlOptions, canvas: Canvas | None) -> Image.Image:
     if options.image is None:
         if canvas is None:
             raise ConfigError("is missing, and the request begins from none", field="control.image")
-        return preprocess(canvas.picture, options.preprocessor)
-    picture = preprocess(open_picture(options.image, field="control.image"), options.preprocessor)
+        return preprocess(canvas.picture, options.preprocessor, detect)
+    given = open_picture(options.image, field="control.image")
+    picture = preprocess(given, options.preprocessor, detect)
     if canvas is None or canvas.box is None or canvas.behind is None:
         return picture
     whole = canvas.behind.size
     if canvas.box == (0, 0, *whole):
         return picture
     return picture.resize(whole, Image.Resampling.LANCZOS).crop(canvas.box)
-
-
-def _local(name: str) -> Path:
-    return find_control(name, offline=True)

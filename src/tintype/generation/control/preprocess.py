@@ -1,7 +1,7 @@
-"""What is made of a picture for a ControlNet or T2I-Adapter; no weights are needed.
+"""What is made of a picture for a ControlNet or T2I-Adapter.
 
 Each takes an RGB picture and gives one of the same size. OpenCV does the work where it is named;
-it comes with the extra `control`.
+it comes with the extra `control`. Depth and poses are found by networks of transformers.
 """
 
 from collections.abc import Callable
@@ -13,25 +13,32 @@ from PIL import Image, ImageFilter, ImageOps
 from tintype.errors import ConfigError
 
 Picture = Image.Image
+Make = Callable[[Picture], Picture]
+DETECTING = ("depth", "pose")  # those that need the weights of a network
 INPAINT = "inpaint"  # leaves the picture as it is; what is masked becomes unknown later
 LOW, HIGH = 100, 200  # canny's thresholds
 BLOCK = 64  # px of a colour's cell in a picture of 512 px
 
 
-def preprocess(picture: Picture, name: str) -> Picture:
-    """The picture made ready by the preprocessor `name`; raises ConfigError."""
+def preprocess(picture: Picture, name: str, detect: Make | None = None) -> Picture:
+    """The picture made ready by the preprocessor `name`, by `detect` if that is one of those that
+    need weights; raises ConfigError."""
     check_preprocessor(name)
-    return PREPROCESSORS[name](picture)
+    if name not in DETECTING:
+        return PREPROCESSORS[name](picture)
+    if detect is None:
+        raise ConfigError("needs a network", field="control.preprocessor", value=name)
+    return detect(picture)
 
 
 def check_preprocessor(name: str) -> None:
     """Raises ConfigError with the choices for a name that isn't one."""
-    if name not in PREPROCESSORS:
+    if name not in PREPROCESSORS and name not in DETECTING:
         raise ConfigError(
             "no such preprocessor",
             field="control.preprocessor",
             value=name,
-            choices=PREPROCESSORS,
+            choices=(*PREPROCESSORS, *DETECTING),
         )
 
 
@@ -111,7 +118,7 @@ def _shuffle(picture: Picture) -> Picture:
     return Image.fromarray(moved)
 
 
-PREPROCESSORS: dict[str, Callable[[Picture], Picture]] = {
+PREPROCESSORS: dict[str, Make] = {
     "none": _none,
     "invert": _invert,
     "canny": _canny,

@@ -19,6 +19,8 @@ SOFTER = 0.825  # from each layer to the shallower one, where the prompt weighs 
 # the order in which a ControlNet union was taught what its pictures are
 HINTS = ("pose", "depth", "soft", "lines", "normal", "segments", "tile", "inpaint")
 HINT_OF = {
+    "pose": "pose",
+    "depth": "depth",
     "softedge": "soft",
     "scribble": "soft",
     "canny": "lines",

@@ -1,5 +1,6 @@
 """IP-Adapters (arXiv:2308.06721): what of a picture takes a prompt's place, and its encoder."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,13 +8,11 @@ from typing import Any
 import torch
 from diffusers.models.attention_processor import Attention, IPAdapterAttnProcessor2_0
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from tintype.errors import ModelError, WeightsError
 from tintype.models.card import read_json
-from tintype.models.loading.headers import read_header
 from tintype.models.loading.quiet import quiet
 from tintype.models.model import Model
 
@@ -63,24 +62,22 @@ def cross_attentions(unet: Any) -> list[Attention]:
     return [modules[name] for name in names if name.endswith("attn2")]
 
 
-def load_ip_adapter(path: Path, model: Model, *, encoder: str | None = None) -> IPAdapter:
-    """The IP-Adapter in a .safetensors file, plain or plus, with its image encoder.
+def load_ip_adapter(
+    path: Path, state: Mapping[str, Tensor], model: Model, *, encoder: str | None = None
+) -> IPAdapter:
+    """The IP-Adapter of the tensors in the file `path`, with its image encoder.
 
-    Raises ModelError for one of another family or without an image encoder that fits it,
-    WeightsError for damaged weights.
+    Three kinds are known: plain, plus, and full face, which looks at all that the encoder's last
+    layer but one gives. Raises ModelError for other kinds, for one of another family or without an
+    image encoder that fits it, WeightsError for damaged weights.
     """
-    read_header(path)
-    weights = _split(load_file(path), path)
+    weights = _split(state, path)
     projection = weights["image_proj"]
-    plus = "latents" in projection
-    if not plus and "proj.weight" not in projection:
-        raise ModelError(
-            "is an IP-Adapter of a kind that isn't known here: plain and plus are",
-            field=FIELD,
-            value=str(path),
-        )
+    _refuse_unknown(weights, path)
+    resampled, full = "latents" in projection, "proj.3.weight" in projection
     keys, values = _attention(weights["ip_adapter"], model, path)
-    width = int(projection["proj_in.weight" if plus else "proj.weight"].shape[-1])
+    first = "proj_in.weight" if resampled else "proj.0.weight" if full else "proj.weight"
+    width, plus = int(projection[first].shape[-1]), resampled or full
     found = _encoder(path, model, width, plus, encoder)
     try:
         # diffusers' converter from the names of the files to those of its own layers
@@ -91,10 +88,39 @@ def load_ip_adapter(path: Path, model: Model, *, encoder: str | None = None) -> 
         reason = str(error).splitlines()[0]
         raise WeightsError(f"can't be read: {reason}", field=FIELD, value=str(path)) from None
     made = made.to(model.device, model.dtype).eval().requires_grad_(False)
-    tokens = int(projection["latents"].shape[1]) if plus else int(made.num_image_text_embeds)
+    if resampled:
+        tokens = int(projection["latents"].shape[1])
+    else:
+        tokens = _patches(found) if full else int(made.num_image_text_embeds)
     return IPAdapter(
         encoder=found, projection=made, keys=keys, values=values, tokens=tokens, plus=plus
     )
+
+
+def _refuse_unknown(weights: Weights, path: Path) -> None:
+    """Raises ModelError for an IP-Adapter of another kind than plain, plus and full face."""
+    projection = weights["image_proj"]
+    face = any(name.startswith("perceiver_resampler.") for name in projection) or any(
+        "_lora." in name for name in weights["ip_adapter"]
+    )
+    if face or ("proj.0.weight" in projection and "proj.3.weight" not in projection):
+        raise ModelError(
+            "is an IP-Adapter FaceID: it takes faces as InsightFace's network sees them, which "
+            "isn't supported. Take a plain, plus or full-face one",
+            field=FIELD,
+            value=str(path),
+        )
+    if not {"latents", "proj.weight", "proj.3.weight"} & projection.keys():
+        raise ModelError(
+            "is an IP-Adapter of a kind that isn't known here: plain, plus and full face are",
+            field=FIELD,
+            value=str(path),
+        )
+
+
+def _patches(encoder: CLIPVisionModelWithProjection) -> int:
+    """How many tokens an image encoder makes of a picture: its patches, and one of the whole."""
+    return (int(encoder.config.image_size) // int(encoder.config.patch_size)) ** 2 + 1
 
 
 def processors(unet: Any, adapters: list[IPAdapter]) -> list[IPAdapterAttnProcessor2_0]:
@@ -113,7 +139,7 @@ def processors(unet: Any, adapters: list[IPAdapter]) -> list[IPAdapterAttnProces
     return made
 
 
-def _split(state: dict[str, Tensor], path: Path) -> Weights:
+def _split(state: Mapping[str, Tensor], path: Path) -> Weights:
     """By the two parts of such a file: `image_proj` and `ip_adapter`."""
     parts: Weights = {"image_proj": {}, "ip_adapter": {}}
     for name, tensor in state.items():

@@ -52,6 +52,19 @@ ROWS = (
         generate={"scheduler": "ddim_sgm_uniform", "steps": 8, "guidance_scale": 0.0},
     ),
     Preset(
+        name="stable-diffusion-v1-5-hyper-cfg",
+        title="Stable Diffusion 1.5 in 8 steps, with negative prompts (Hyper-SD)",
+        family="sd1",
+        repo=_SD15,
+        variant="fp16",
+        adapter=AdapterSource(
+            repo="ByteDance/Hyper-SD", file="Hyper-SD15-8steps-CFG-lora.safetensors"
+        ),
+        licence=f"{_OPEN_RAIL}; the adapter's own terms at huggingface.co/ByteDance/Hyper-SD",
+        gigabytes=2.4,
+        generate={"scheduler": "ddim_sgm_uniform", "steps": 8, "guidance_scale": 5.0},
+    ),
+    Preset(
         name="lcm-dreamshaper-v7",
         title="Dreamshaper 7 in a few steps (LCM)",
         family="sd1",

@@ -145,4 +145,42 @@ ROWS = (
         gigabytes=7.7,
         generate={"scheduler": "ddim_sgm_uniform", "steps": 8, "guidance_scale": 0.0},
     ),
+    Preset(
+        name="sdxl-hyper-cfg",
+        title="SDXL in 8 steps, with negative prompts (Hyper-SD)",
+        family="sdxl",
+        repo=_BASE,
+        variant="fp16",
+        adapter=AdapterSource(
+            repo="ByteDance/Hyper-SD", file="Hyper-SDXL-8steps-CFG-lora.safetensors"
+        ),
+        licence=f"{_RAIL}; the adapter's own terms at huggingface.co/ByteDance/Hyper-SD",
+        gigabytes=7.7,
+        generate={"scheduler": "ddim_sgm_uniform", "steps": 8, "guidance_scale": 5.0},
+    ),
+    Preset(
+        name="sdxl-hyper-unified",
+        title="SDXL in 1 to 8 steps (Hyper-SD)",
+        family="sdxl",
+        repo=_BASE,
+        variant="fp16",
+        adapter=AdapterSource(repo="ByteDance/Hyper-SD", file="Hyper-SDXL-1step-lora.safetensors"),
+        licence=f"{_RAIL}; the adapter's own terms at huggingface.co/ByteDance/Hyper-SD",
+        gigabytes=7.7,
+        generate={"scheduler": "tcd", "steps": 1, "guidance_scale": 0.0, "eta": 1.0},
+        note="with more steps, a lower eta gives more detail",
+    ),
+    Preset(
+        name="sdxl-lightning-lora",
+        title="SDXL in 8 steps (Lightning's LoRA)",
+        family="sdxl",
+        repo=_BASE,
+        variant="fp16",
+        adapter=AdapterSource(
+            repo="ByteDance/SDXL-Lightning", file="sdxl_lightning_8step_lora.safetensors"
+        ),
+        licence=_RAIL,
+        gigabytes=7.3,
+        generate={"scheduler": "euler_sgm_uniform", "steps": 8, "guidance_scale": 0.0},
+    ),
 )
