@@ -11,17 +11,25 @@ from tintype.version import __version__
 if TYPE_CHECKING:
     from tintype.errors import TintypeError
     from tintype.models.load import load
-    from tintype.python import generate, train, watch
-    from tintype.types import GeneratedImage, GenerateRequest, TrainConfig, TrainResult
+    from tintype.python import generate, sweep, train, watch
+    from tintype.types import (
+        GeneratedImage,
+        GenerateRequest,
+        SweepConfig,
+        TrainConfig,
+        TrainResult,
+    )
 
 _PUBLIC = {
     "GenerateRequest": "tintype.types",
     "GeneratedImage": "tintype.types",
+    "SweepConfig": "tintype.types",
     "TintypeError": "tintype.errors",
     "TrainConfig": "tintype.types",
     "TrainResult": "tintype.types",
     "generate": "tintype.python",
     "load": "tintype.models.load",
+    "sweep": "tintype.python",
     "train": "tintype.python",
     "watch": "tintype.python",
 }
@@ -29,12 +37,14 @@ _PUBLIC = {
 __all__ = [
     "GenerateRequest",
     "GeneratedImage",
+    "SweepConfig",
     "TintypeError",
     "TrainConfig",
     "TrainResult",
     "__version__",
     "generate",
     "load",
+    "sweep",
     "train",
     "watch",
 ]

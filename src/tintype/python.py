@@ -2,11 +2,21 @@
 
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tintype.service import Service, ignore
 from tintype.settings import load_settings
-from tintype.types import Event, GeneratedImage, GenerateRequest, TrainConfig, TrainResult
+from tintype.types import (
+    Event,
+    GeneratedImage,
+    GenerateRequest,
+    SweepConfig,
+    TrainConfig,
+    TrainResult,
+)
+
+if TYPE_CHECKING:
+    from tintype.sweeping.run import SweepResult
 
 
 @cache
@@ -37,3 +47,11 @@ def train(config: TrainConfig, *, on_event: Callable[[Event], None] = ignore) ->
     Raises ConfigError, PictureError, ModelError, RunError, StorageError or TrainingError.
     """
     return _service().train(config, emit=on_event)
+
+
+def sweep(config: SweepConfig, *, on_event: Callable[[Event], None] = ignore) -> "SweepResult":
+    """Train with many settings, measure each and rank them; `on_event` hears of each trial.
+
+    Raises ConfigError, RunError, StorageError or Interrupted.
+    """
+    return _service().sweep(config, emit=on_event)

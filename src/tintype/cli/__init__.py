@@ -11,6 +11,7 @@ from tintype import console
 from tintype.cli import models
 from tintype.cli.convert import convert, merge, push
 from tintype.cli.generate import generate, schedulers
+from tintype.cli.sweep import sweep
 from tintype.cli.train import demo, evaluate, train
 from tintype.cli.upscale import upscale
 from tintype.errors import TintypeError
@@ -34,7 +35,7 @@ def root(
         raise typer.Exit
 
 
-for command in (demo, train, generate, upscale, evaluate, convert, merge, push, schedulers):
+for command in (demo, train, sweep, generate, upscale, evaluate, convert, merge, push, schedulers):
     app.command()(command)
 app.add_typer(models.app, name="models")
 
@@ -47,5 +48,7 @@ def main() -> None:
     try:
         app()
     except TintypeError as error:
-        console.err.print(f"Error: {error}", markup=False)
+        if not error.heard:
+            console.err.quiet = False
+            console.err.print(f"Error: {error}", markup=False)
         sys.exit(error.exit_code)

@@ -15,6 +15,7 @@ from tintype.types.modes import (
     OutpaintOptions,
     VariationOptions,
 )
+from tintype.types.sweep import Range, SweepConfig
 from tintype.types.train import (
     AdapterConfig,
     DataConfig,
@@ -26,6 +27,7 @@ from tintype.types.train import (
     PriorConfig,
     SubjectConfig,
     TrainConfig,
+    WatchConfig,
 )
 from tintype.types.upscale import UpscaleRequest
 
@@ -53,13 +55,16 @@ __all__ = [
     "PriorConfig",
     "Progress",
     "PushRequest",
+    "Range",
     "Request",
     "Seed",
     "SubjectConfig",
+    "SweepConfig",
     "TrainConfig",
     "TrainResult",
     "UpscaleRequest",
     "VariationOptions",
+    "WatchConfig",
     "config_error",
     "flag",
 ]

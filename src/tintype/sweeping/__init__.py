@@ -1,0 +1,1 @@
+"""Trainings that differ in some settings: tried, measured and ranked."""
