@@ -67,8 +67,9 @@ def figures(metrics: Path) -> dict[str, float | bool]:
 def evaluate(work: Path, npm: Path, model: Path, count: int = 10, steps: int | None = None) -> dict:
     """Train on the first `count` characters; return each one's figures and how many are met."""
     from tintype.demo import PROTOCOL
-    from tintype.evaluate.report import PhaseClock, evaluate_run, silent
+    from tintype.evaluate.report import evaluate_run, silent
     from tintype.training.run import fit
+    from tintype.training.watch.clock import PhaseClock
     from tintype.types import TrainConfig
 
     rows = {}

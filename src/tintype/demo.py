@@ -9,14 +9,11 @@ from typing import Any
 from tintype.evaluate.report import (
     Evaluation,
     Listener,
-    PhaseClock,
-    evaluate_run,
-    is_finished,
     load_evaluation,
     silent,
+    train_and_evaluate,
 )
 from tintype.training.config import read_config
-from tintype.training.run import fit, resume
 from tintype.types import Note, TrainConfig
 
 SUBJECT = Path(__file__).parent / "demo_subject"
@@ -80,6 +77,7 @@ class DemoResult:
                 f"Written to {self.out}:",
                 "  contact-sheet.png   look at this first: the same prompts, before and after",
                 "  model/              the trained model, a diffusers folder",
+                "  report.html         the run on one page: curves, figures, how to use the model",
                 "  metrics.json        these and more figures",
                 "  config.yaml         the exact settings of the training",
                 "",
@@ -115,17 +113,11 @@ def run_demo(
     found = load_evaluation(out)
     if found is not None:
         return DemoResult(out=out, evaluation=found, repeated=True)
-    clock = PhaseClock(on_event)
-    if _is_free(out):
-        config = TrainConfig(**{**SETTINGS, **(settings or {}), "out": out})
-        fit(config, cache_dir=cache_dir, device=device, on_event=clock)
-    elif not is_finished(out):
-        resume(out, cache_dir=cache_dir, device=device, on_event=clock)
-    evaluation = evaluate_run(
-        out,
+    evaluation = train_and_evaluate(
+        TrainConfig(**{**SETTINGS, **(settings or {}), "out": out}),
+        cache_dir=cache_dir,
         protocol={**PROTOCOL, **(protocol or {})},
         title=f"{NAME}, taught to pocket as “[V] {CLASS_NOUN}”",
-        spent=clock.seconds,
         device=device,
         on_event=on_event,
     )

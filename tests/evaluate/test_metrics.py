@@ -11,7 +11,7 @@ from transformers import CLIPModel
 from transformers.models.clip import CLIPImageProcessorPil
 
 from tintype.errors import ModelError
-from tintype.evaluate.metrics import (
+from tintype.models.clip import (
     Preprocess,
     SubjectMetrics,
     diversity,

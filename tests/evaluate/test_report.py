@@ -74,9 +74,14 @@ def test_a_run_is_measured_and_laid_out(run: Path, tmp_path: Path) -> None:
         if isinstance(event, Progress):
             phases.append(event.phase)
 
+    before = (run / "report.html").read_text(encoding="utf-8")
+    assert "Contact sheet" not in before
     found = evaluate_run(
         run, clip=save_clip(tmp_path / "clip"), protocol=PLAN, device="cpu", on_event=listen
     )
+    report = (run / "report.html").read_text(encoding="utf-8")
+    assert "Contact sheet" in report
+    assert found.figures.lines()[0] in report
     assert {"drawing before", "drawing after", "measuring"} <= set(phases)
     figures = found.figures
     assert len(figures.prompts) == 2

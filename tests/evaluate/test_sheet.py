@@ -4,7 +4,7 @@ from itertools import product
 
 from PIL import Image, ImageFont
 
-from tintype.evaluate.sheet import CELL, MARGIN, Row, contact_sheet, wrap
+from tintype.sheet import CELL, MARGIN, Row, contact_sheet, wrap
 
 
 def test_wrapped_lines_fit_and_lose_nothing() -> None:

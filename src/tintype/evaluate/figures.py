@@ -7,14 +7,14 @@ from typing import Any, Self
 from PIL.Image import Image
 from torch import Tensor
 
-from tintype.evaluate.metrics import (
+from tintype.evaluate.protocol import Drawings, Protocol
+from tintype.models.clip import (
     SubjectMetrics,
     diversity,
     prior_preservation,
     prompt_fidelity,
     subject_similarity,
 )
-from tintype.evaluate.protocol import Drawings, Protocol
 
 
 @dataclass(frozen=True, kw_only=True)

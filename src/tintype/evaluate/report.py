@@ -4,26 +4,30 @@ import json
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from time import monotonic
 from typing import Any
 
 from PIL.Image import Image
 
 from tintype.errors import RunError
 from tintype.evaluate.figures import Figures, measure
-from tintype.evaluate.metrics import SubjectMetrics
 from tintype.evaluate.protocol import Drawings, Protocol, draw_all
-from tintype.evaluate.sheet import Row, contact_sheet
 from tintype.files import storage_errors, write_text
+from tintype.models.clip import SubjectMetrics
 from tintype.models.load import load
 from tintype.models.model import Model
 from tintype.pictures import read_picture
+from tintype.sheet import Row, contact_sheet
+from tintype.text.grammar import fill_template
 from tintype.training.config import read_config
 from tintype.training.data.folder import find_pictures
+from tintype.training.run import fit, resume
+from tintype.training.watch.clock import PhaseClock
+from tintype.training.watch.report import REPORT, write_report
 from tintype.types import Event, Progress, SubjectConfig, TrainConfig
 
 SHEET = "contact-sheet.png"
 METRICS = "metrics.json"
+DRAWN = "drawn"
 MEASURING = "measuring"
 
 Listener = Callable[[Event], None]
@@ -49,31 +53,12 @@ class Evaluation:
 
     def summary(self) -> str:
         """What was found and where it is, for the person who asked."""
-        files = [f"Contact sheet:   {self.sheet}", f"All figures:     {self.metrics}"]
+        files = [
+            f"Contact sheet:   {self.sheet}",
+            f"All figures:     {self.metrics}",
+            f"Report:          {self.run / REPORT}",
+        ]
         return "\n".join([*self.figures.lines(), "", *files])
-
-
-class PhaseClock:
-    """Listens to events and adds up the seconds of each phase, after those in `spent`.
-
-    The time up to an event counts for the phase that the event belongs to.
-    """
-
-    def __init__(self, listener: Listener, spent: Mapping[str, float] | None = None) -> None:
-        self.seconds: dict[str, float] = dict(spent or {})
-        self._listener = listener
-        self._last = monotonic()
-
-    def __call__(self, event: Event) -> None:
-        if isinstance(event, Progress):
-            now = monotonic()
-            self.seconds[event.phase] = self.seconds.get(event.phase, 0.0) + now - self._last
-            self._last = now
-        self._listener(event)
-
-    def rounded(self) -> dict[str, float]:
-        """The seconds to two decimals."""
-        return {phase: round(value, 2) for phase, value in self.seconds.items()}
 
 
 def silent(event: Event) -> None:
@@ -94,10 +79,11 @@ def evaluate_run(
 ) -> Evaluation:
     """Draw and measure a run before and after training, on its own instance pictures.
 
-    Writes `metrics.json` and `contact-sheet.png` into the run. `protocol` changes fields of the
-    Protocol, whose own defaults are the base model's; `clip` is another folder to measure with
-    than the pocket-clip; `spent` are the seconds of earlier phases. Raises RunError for a folder
-    that holds no finished run, InputError for what is wrong with the rest, StorageError.
+    Writes `metrics.json` and `contact-sheet.png` into the run, and its `report.html` anew.
+    `protocol` changes fields of the Protocol, whose own defaults are the base model's; `clip` is
+    another folder to measure with than the pocket-clip; `spent` are the seconds of earlier phases.
+    Raises RunError for a folder that holds no finished run, InputError for what is wrong with the
+    rest, StorageError.
     """
     config = run_config(run)
     clock = PhaseClock(on_event, spent)
@@ -115,11 +101,55 @@ def evaluate_run(
     title = title or f"“[V] {subject.class_noun}”, taught to {Path(config.model).name}"
     sheet = _sheet(title, plan, instances, before, after, figures)
     with storage_errors(run / SHEET):
+        _keep(after, run / DRAWN)
         sheet.save(run / SHEET)
     clock(Progress(phase=MEASURING, step=1, total=1))
     evaluation = Evaluation(run=run, figures=figures, seconds=clock.rounded())
     save_metrics(evaluation, plan)
+    write_report(run, figures=figures.lines(), sheet=evaluation.sheet)
     return evaluation
+
+
+def train_and_evaluate(
+    config: TrainConfig,
+    *,
+    cache_dir: Path,
+    protocol: Mapping[str, Any] | None = None,
+    title: str | None = None,
+    device: str = "auto",
+    on_event: Listener = silent,
+) -> Evaluation:
+    """A run in `config.out` from wherever it stands to its evaluation; raises as `fit`, `resume`
+    and `evaluate_run`."""
+    run = config.out
+    assert run is not None, "a run with a folder"
+    found = load_evaluation(run)
+    if found is not None:
+        return found
+    clock = PhaseClock(on_event)
+    if not (run / "config.yaml").is_file():
+        fit(config, cache_dir=cache_dir, device=device, on_event=clock)
+    elif not is_finished(run):
+        resume(run, cache_dir=cache_dir, device=device, on_event=clock)
+    return evaluate_run(
+        run,
+        protocol=protocol,
+        title=title,
+        spent=clock.seconds,
+        device=device,
+        on_event=on_event,
+    )
+
+
+def drawn_pictures(run: Path) -> dict[str, Image]:
+    """The first picture of each prompt that the evaluated run drew after training, and one of the
+    class, by the prompt as a person writes it."""
+    values = json.loads((run / METRICS).read_text(encoding="utf-8"))["protocol"]
+    files = {f"{index:02d}": prompt for index, prompt in enumerate(values["prompts"])}
+    return {
+        fill_template(prompt, values["class_noun"]): read_picture(run / DRAWN / f"{name}-0.png")
+        for name, prompt in {**files, "class": values["class_prompt"]}.items()
+    }
 
 
 def run_config(run: Path) -> TrainConfig:
@@ -173,6 +203,15 @@ def load_evaluation(run: Path) -> Evaluation | None:
         figures=Figures.from_dict(values["figures"]),
         seconds=values["seconds"],
     )
+
+
+def _keep(drawings: Drawings, folder: Path) -> None:
+    """Write the pictures as PROMPT-NUMBER.png, those of the class as class-NUMBER.png."""
+    folder.mkdir(exist_ok=True)
+    rows = {f"{index:02d}": row for index, row in enumerate(drawings.prompts)}
+    for name, pictures in {**rows, "class": drawings.class_pictures}.items():
+        for number, picture in enumerate(pictures):
+            picture.save(folder / f"{name}-{number}.png")
 
 
 def _finish(drawing: Generator[Event, None, Drawings], listener: Listener) -> Drawings:

@@ -1,6 +1,6 @@
 """Sample pictures of a model in training, with the same seeds each time."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from tintype.files import storage_errors
 from tintype.generation.engine import draw_many
 from tintype.models.model import Model
 from tintype.training.prior import save_whole
+from tintype.training.watch.likeness import Sample
 from tintype.types import Event, GeneratedImage, GenerateRequest, Note, Progress, TrainConfig
 
 PHASE = "sampling"
@@ -19,15 +20,16 @@ PHASE = "sampling"
 def draw_samples(
     model: Model,
     config: TrainConfig,
-    prompts: list[str],
+    prompts: Sequence[tuple[str, str]],
     run: Path,
     step: int,
     device: torch.device,
     on_event: Callable[[Event], None],
-) -> None:
+) -> list[Sample]:
     """One picture a prompt into samples/step-N/, picture i from seed + i; the model stays as it is.
 
-    A picture that isn't finite is a Note, not an error. Raises StorageError.
+    `prompts` are as a person writes them, each with what it becomes for this model. A picture that
+    isn't finite is a Note, not an error. Raises StorageError.
     """
     folder = run / "samples" / f"step-{step}"
     with storage_errors(folder):
@@ -36,7 +38,7 @@ def draw_samples(
     borrowed = replace(model).to(device)
     requests = [
         GenerateRequest(
-            prompt=prompt,
+            prompt=filled,
             model=model.card.id,
             steps=config.prior.steps,
             guidance_scale=config.prior.guidance_scale,
@@ -44,18 +46,21 @@ def draw_samples(
             width=config.resolution,
             height=config.resolution,
         )
-        for index, prompt in enumerate(prompts)
+        for index, (_, filled) in enumerate(prompts)
     ]
-    done = 0
-    on_event(Progress(phase=PHASE, step=done, total=len(requests)))
+    samples: list[Sample] = []
+    on_event(Progress(phase=PHASE, step=0, total=len(requests)))
     try:
         for event in draw_many(borrowed, requests):
             if isinstance(event, GeneratedImage):
-                save_whole(event.image, folder / f"{event.index:02d}.png")
-                done += 1
-                on_event(Progress(phase=PHASE, step=done, total=len(requests)))
+                path = folder / f"{event.index:02d}.png"
+                save_whole(event.image, path)
+                prompt, _ = prompts[event.index]
+                samples.append(Sample(prompt=prompt, path=path, image=event.image))
+                on_event(Progress(phase=PHASE, step=len(samples), total=len(requests)))
     except ModelError as error:
         on_event(Note(message=f"Sample at step {step}: {error}"))
     finally:
         for part, home in homes:
             part.to(home)
+    return sorted(samples, key=lambda sample: sample.path)

@@ -2,12 +2,20 @@
 
 import re
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from tintype.types.base import Request, Seed
 
+
+def _some(devices: Any) -> Any:
+    if devices == "auto" or (isinstance(devices, int) and devices > 0):
+        return devices
+    raise ValueError("neither a number of devices, from 1 on, nor auto")
+
+
+Devices = Annotated[int | Literal["auto"], BeforeValidator(_some)]
 Precision = Literal["32", "bf16-mixed", "16-mixed"]
 INSTANCE_PROMPT = "a photo of [V] {class_noun}"
 CLASS_PROMPT = "a photo of a {class_noun}"
@@ -156,6 +164,24 @@ class MemoryConfig(Request):
     base_precision: Literal["32", "bf16", "16", "fp8", "int8", "nf4"] = "32"
 
 
+class WatchConfig(Request):
+    """How a run is watched: who is told its figures, and what is measured of its samples.
+
+    `loggers` beside metrics.csv; `name` is the run's name there (None: that of its folder).
+    `offline` keeps what they are told in the run folder. `tracking_uri` is MLflow's (None: files
+    in the run folder). `measure` compares samples with the instance pictures, in the embedded
+    pocket-clip.
+    """
+
+    loggers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
+    offline: bool = False
+    project: str = Field(default="tintype", min_length=1)
+    name: str | None = Field(default=None, min_length=1)
+    tags: tuple[str, ...] = ()
+    tracking_uri: str | None = Field(default=None, min_length=1)
+    measure: bool = True
+
+
 class TrainConfig(Request):
     """A run; a field that isn't given takes the default of its base model and method.
 
@@ -189,15 +215,19 @@ class TrainConfig(Request):
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     memory: MemoryConfig = MemoryConfig()
+    watch: WatchConfig = WatchConfig()
 
     precision: Precision = "32"
     accumulate: int = Field(default=1, ge=1)
     accelerator: str = "auto"
-    devices: int | Literal["auto"] = 1
+    devices: Devices = 1
+    nodes: int = Field(default=1, ge=1)
     strategy: str = "auto"
 
     checkpoint_every: int | None = Field(default=None, ge=1)
+    checkpoint_minutes: float | None = Field(default=None, gt=0)
     keep_checkpoints: int = Field(default=2, ge=1)
+    keep_best: Literal["loss", "validation_loss", "likeness"] | None = None
     sample_every: int | None = Field(default=None, ge=0)
     sample_prompts: tuple[str, ...] = ()
 

@@ -1,18 +1,22 @@
 """Lightning's callback, which calls the parts in their order."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 
+from tintype.training.between.gradients import Gradients
 from tintype.training.between.losses import Losses
-from tintype.training.between.part import Moment, Part
+from tintype.training.between.part import Moment, Part, any_rank
 from tintype.training.between.sampling import Sampling
 from tintype.training.between.saving import Saving
 from tintype.training.between.validation import Validation
+from tintype.training.checkpoint import Origin
 from tintype.training.interrupt import StopWish
 from tintype.training.task import Task
+from tintype.training.watch.likeness import Sample
+from tintype.training.watch.watch import Watch
 from tintype.types import Event
 
 
@@ -26,27 +30,32 @@ class Between(pl.Callback):
         self,
         run: Path,
         *,
-        data_hash: str,
-        config_hash: str,
+        origin: Origin,
+        before: Mapping[str, Any],
         wish: StopWish,
-        sample: Callable[[int], None],
+        watch: Watch,
+        sample: Callable[[int], list[Sample]],
         on_event: Callable[[Event], None],
     ) -> None:
-        self.wish = wish
+        self.wish, self.watch = wish, watch
         self.stopped_at: int | None = None
-        self.losses = Losses(run, on_event)
+        self.losses = Losses(run, watch, on_event)
         self.parts: tuple[Part, ...] = (
             Validation(self.losses, on_event),
+            Sampling(sample, self.losses, watch),
             self.losses,
-            Saving(run, self.losses, data_hash=data_hash, config_hash=config_hash),
-            Sampling(sample),
+            Gradients(watch),
+            Saving(run, self.losses, origin=origin, before=before, on_event=on_event),
         )
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Task) -> None:
         self.wish.take_over()
         if pl_module.restored is not None:
-            trainer.precision_plugin.load_state_dict(pl_module.restored.scaler)
+            if pl_module.restored.scaler:
+                trainer.precision_plugin.load_state_dict(pl_module.restored.scaler)
             pl_module.restored = None
+        if trainer.is_global_zero:
+            self.watch.begin(pl_module.steps_done)
         for part in self.parts:
             part.begin(trainer, pl_module)
 
@@ -65,7 +74,7 @@ class Between(pl.Callback):
         step = (batch + 1) // accumulate
         assert pl_module.updates is not None, "training has begun"
         pl_module.updates.after_step(step)
-        stop = self._stop(trainer)
+        stop = any_rank(trainer, self.wish.made)
         moment = Moment(trainer=trainer, task=pl_module, step=step, stop=stop)
         for part in self.parts:
             part.after_step(moment)
@@ -87,9 +96,3 @@ class Between(pl.Callback):
         """Close what is open."""
         for part in self.parts:
             part.close()
-
-    def _stop(self, trainer: pl.Trainer) -> bool:
-        """Whether any rank was asked to stop: all then do so after the same step."""
-        if trainer.world_size == 1:
-            return self.wish.made
-        return bool(trainer.strategy.reduce_boolean_decision(self.wish.made, all=False))

@@ -42,3 +42,9 @@ class Part:
 
     def close(self) -> None:
         """Give back what is open, however training ended."""
+
+
+def any_rank(trainer: pl.Trainer, wish: bool) -> bool:
+    """Whether any rank has that wish: all then do the same after the same step."""
+    task: Task = trainer.lightning_module
+    return task.crew.any(wish)

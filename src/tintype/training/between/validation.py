@@ -18,9 +18,10 @@ class Validation(Part):
         assert every is not None, "a resolved config"
         if moment.step % every and not moment.is_last:
             return
-        if moment.task.data.validation is None or not moment.is_first_rank:
+        if moment.task.data.validation is None or not moment.task.takes_part:
             return
         with moment.task.as_used():
-            loss = moment.task.validation_loss()
-        self.losses.validation[moment.step] = loss
-        self.on_event(Note(message=f"Validation loss at step {moment.step}: {loss:.4f}"))
+            loss = moment.task.validation_loss() if moment.is_first_rank else None
+        if loss is not None:
+            self.losses.measure(moment.step, {"validation_loss": loss})
+            self.on_event(Note(message=f"Validation loss at step {moment.step}: {loss:.4f}"))

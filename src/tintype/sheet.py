@@ -1,4 +1,4 @@
-"""The contact sheet: a subject, and what a model drew of it before and after training."""
+"""Sheets of pictures: a subject before and after training, and lines of labelled pictures."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +23,15 @@ class Row:
     notes: Sequence[str] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A label and the pictures beside it; `notes` are small lines under the label."""
+
+    label: str
+    pictures: Sequence[Image.Image]
+    notes: Sequence[str] = ()
+
+
 def wrap(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
     """`text` in lines of at most `width` pixels; a longer word is broken."""
     lines: list[str] = []
@@ -40,11 +49,11 @@ def wrap(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
     return [*lines, line] if line else lines
 
 
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    # Pillow's own scalable font: the same on every machine.
-    font = ImageFont.load_default(size)
-    assert isinstance(font, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
-    return font
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """Pillow's own scalable font: the same on every machine."""
+    found = ImageFont.load_default(size)
+    assert isinstance(found, ImageFont.FreeTypeFont), "Pillow was built without FreeType"
+    return found
 
 
 class _Canvas:
@@ -64,9 +73,9 @@ class _Canvas:
 
     def text(self, text: str, *, size: int, fill: str = INK, x: int = MARGIN, width: int) -> None:
         """Wrapped text at the cursor, which moves below it."""
-        font = _font(size)
-        for line in wrap(text, font, width):
-            self.room(2 * size).text((x, self.y), line, font=font, fill=fill)
+        face = font(size)
+        for line in wrap(text, face, width):
+            self.room(2 * size).text((x, self.y), line, font=face, fill=fill)
             self.y += round(1.35 * size)
 
     def pictures(self, pictures: Sequence[Image.Image], x: int, per_line: int) -> int:
@@ -118,7 +127,7 @@ def contact_sheet(
     page.y = page.pictures(instances, MARGIN, max(1, (inner + GAP) // (CELL + GAP))) + 28
     page.rule()
     for x, heading in ((before_x, "Before training"), (after_x, "After training")):
-        page.room(40).text((x, page.y), heading, font=_font(20), fill=ACCENT)
+        page.room(40).text((x, page.y), heading, font=font(20), fill=ACCENT)
     page.y += 36
     for row in rows:
         _row(page, row, before_x, after_x, per_line)
@@ -129,16 +138,56 @@ def contact_sheet(
     return page.image.crop((0, 0, width, page.y + MARGIN - 10))
 
 
+def picture_sheet(
+    *,
+    title: str,
+    lines: Sequence[Line],
+    headings: Sequence[str] = (),
+    per_line: int = 8,
+    footer: str = "",
+) -> Image.Image:
+    """A line of pictures for each label, under `headings` of the columns if there are any.
+
+    At most `per_line` pictures stand beside one another; more go on below.
+    """
+    per_line = max(1, min(per_line, max(len(line.pictures) for line in lines)))
+    width = 2 * MARGIN + LABEL + per_line * (CELL + GAP) - GAP
+    inner = width - 2 * MARGIN
+    page = _Canvas(width)
+    page.text(title, size=30, width=inner)
+    page.y += 12
+    top = bottom = page.y
+    for column, heading in enumerate(headings[:per_line]):
+        page.y = top
+        x = MARGIN + LABEL + column * (CELL + GAP)
+        page.text(heading, size=16, fill=ACCENT, x=x, width=CELL)
+        bottom = max(bottom, page.y + 6)
+    page.y = bottom
+    for line in lines:
+        _beside(page, line.label, line.notes, [(line.pictures, MARGIN + LABEL)], per_line)
+    if footer:
+        page.text(footer, size=15, fill=GRAY, width=inner)
+    page.room(MARGIN)
+    return page.image.crop((0, 0, width, page.y + MARGIN - 10))
+
+
 def _row(page: _Canvas, row: Row, before_x: int, after_x: int, per_line: int) -> None:
+    blocks = [(row.before, before_x), (row.after, after_x)]
+    _beside(page, row.label, row.notes, blocks, per_line)
+
+
+def _beside(
+    page: _Canvas,
+    label: str,
+    notes: Sequence[str],
+    blocks: Sequence[tuple[Sequence[Image.Image], int]],
+    per_line: int,
+) -> None:
+    """A label and its notes, and beside them blocks of pictures, each from its own x."""
     top = page.y
-    page.text(row.label, size=18, width=LABEL - 24)
+    page.text(label, size=18, width=LABEL - 24)
     page.y += 6
-    for note in row.notes:
+    for note in notes:
         page.text(note, size=15, fill=GRAY, width=LABEL - 24)
     bottom, page.y = page.y, top
-    bottom = max(
-        bottom,
-        page.pictures(row.before, before_x, per_line),
-        page.pictures(row.after, after_x, per_line),
-    )
-    page.y = bottom + 20
+    page.y = max(bottom, *(page.pictures(some, x, per_line) for some, x in blocks)) + 20
