@@ -103,6 +103,16 @@ def test_train_then_draw_then_resume(shell: Shell, sd_folder: Path, photos: Path
     assert "--resume" in err
     assert tree("runs/photos") == before
 
+    longer = ("train", "--resume", "runs/photos", "--steps", 3, "--learning-rate", 1e-5)
+    code, _, err = shell(*longer)
+    assert code == 2
+    assert "learning_rate: 1e-05, was 5e-06" in err
+    assert "--allow-changed" in err
+    code, out, err = shell(*longer, "--allow-changed")
+    assert code == 0
+    assert "Changed from step 2 on: learning_rate" in err
+    assert "Trained 3 steps" in out
+
 
 def tree(folder: str) -> dict[str, bytes]:
     return {str(p): p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
@@ -127,9 +137,16 @@ def tree(folder: str) -> dict[str, bytes]:
         (("train", "photos", "--class-noun", "dog", "--set", "precision=8"), "bf16-mixed"),
         (("train", "photos", "--class-noun", "dog", "--config", "no.yaml"), "no.yaml"),
         (("train", "--resume", "photos"), "holds no run"),
-        (("train", "--resume", "photos", "--steps", "3"), "drop --steps"),
+        (("train", "--resume", "photos", "--config", "x.yaml"), "drop --config"),
+        (("train", "photos", "--allow-changed"), "--allow-changed: goes with --resume"),
         (("evaluate", "photos"), "photos"),
         (("models", "show", "poket"), "Did you mean pocket?"),
+        (("upscale",), "PICTURE is missing"),
+        (("upscale", "photos/0.png", "--with", "lancsoz"), "Did you mean lanczos?"),
+        (
+            ("upscale", "photos/0.png", "--with", "photos/1.png"),
+            "'photos/1.png': is no upscaler file",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )

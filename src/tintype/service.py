@@ -1,10 +1,12 @@
 """The one door for every front: requests in, events and results out."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tintype.errors import ConfigError
+from tintype.generation.kept import Kept
 from tintype.settings import Settings
 from tintype.types import (
     ConvertRequest,
@@ -13,6 +15,7 @@ from tintype.types import (
     MergeRequest,
     Note,
     PushRequest,
+    SweepConfig,
     TrainConfig,
     TrainResult,
     UpscaleRequest,
@@ -21,13 +24,17 @@ from tintype.types import (
 if TYPE_CHECKING:
     from tintype.demo import DemoResult
     from tintype.evaluate.report import Evaluation
+    from tintype.generation.control.source import Source
+    from tintype.generation.library import Library
     from tintype.models.convert.convert import Converted
     from tintype.models.describe import ModelDescription
     from tintype.models.hub.cached import Checked, Entry
     from tintype.models.inspect import FileDescription
     from tintype.models.model import Model
     from tintype.models.sharing.push import Pushed
+    from tintype.sweeping.run import SweepResult
     from tintype.text.encode import EmbeddingCache
+    from tintype.training.plan import Plan
 
 Emit = Callable[[Event], None]
 
@@ -39,7 +46,8 @@ def ignore(event: Event) -> None:
 class Service:
     """What tintype does, on one machine and with one person's settings.
 
-    The model used last stays loaded, so that the next request for it starts at once. The heavy
+    The model used last stays loaded, and the ControlNets and the like that it was led by, so that
+    the next request for them starts at once. The heavy
     libraries are imported by the methods that need them: a front that shows help loads none.
     """
 
@@ -48,6 +56,7 @@ class Service:
         self._loaded: tuple[str, Model] | None = None
         self._refiner: tuple[str, Model] | None = None
         self._encoded: EmbeddingCache | None = None
+        self._kept = Kept()
 
     def model(self, name: str, *, emit: Emit = ignore) -> "Model":
         """The model of that name, loaded once; raises ModelError and its kind."""
@@ -56,6 +65,7 @@ class Service:
 
             self._loaded = None
             self._encoded = None
+            self._kept.clear()
             self._loaded = (name, self._load(name, emit))
             self._encoded = EmbeddingCache()
         return self._loaded[1]
@@ -81,26 +91,56 @@ class Service:
     def generate(self, request: GenerateRequest, *, emit: Emit = ignore) -> Iterator[Event]:
         """Draw: Progress for each step, a GeneratedImage for each picture; close to cancel."""
         from tintype.generation.engine import draw_many
-        from tintype.generation.library import Library
-        from tintype.models.control.find import find_control
         from tintype.schedulers import canonical
 
         canonical(request.scheduler)  # a typing error shouldn't wait for gigabytes to load
         requests = self.expand(request)
-        library = Library(
-            adapters=self.settings.adapters_dir,
-            embeddings=self.settings.embeddings_dir,
-            allow_pickle=self.settings.allow_pickle,
-        )
         model = self.model(request.model, emit=emit)
         yield from draw_many(
             model,
             requests,
-            library=library,
+            library=self.library(),
             cache=self._encoded,
             load=lambda name: self.refiner(name, emit=emit),
-            find=lambda name: find_control(name, offline=self.settings.offline, on_event=emit),
+            source=self._source(emit),
         )
+
+    def library(self) -> "Library":
+        """The folders of adapters, embeddings and upscalers that the settings name."""
+        from tintype.generation.library import Library
+
+        return Library(
+            adapters=self.settings.adapters_dir,
+            embeddings=self.settings.embeddings_dir,
+            upscalers=self.settings.upscalers_dir,
+            allow_pickle=self.settings.allow_pickle,
+        )
+
+    def _source(self, emit: Emit) -> "Source":
+        """How ControlNets and the like are found and loaded; they stay loaded beside the model."""
+        from tintype.generation.control.source import Source
+        from tintype.models.control.find import find_control, find_detector
+
+        offline, pickle = self.settings.offline, self.settings.allow_pickle
+        return Source(
+            find=partial(find_control, allow_pickle=pickle, offline=offline, on_event=emit),
+            find_detector=partial(find_detector, offline=offline, on_event=emit),
+            kept=self._kept,
+            allow_pickle=pickle,
+        )
+
+    def like(self, picture: Path, *, emit: Emit = ignore) -> GenerateRequest:
+        """The request in a picture; a Note of each adapter or embedding of it that isn't here.
+
+        Raises PictureError for a file that holds no request.
+        """
+        from tintype.generation.hashes import differences
+        from tintype.generation.images import hashes_in, read_request
+
+        request = read_request(picture)
+        for note in differences(hashes_in(picture), request, self.library()):
+            emit(Note(message=note))
+        return request
 
     def expand(self, request: GenerateRequest) -> list[GenerateRequest]:
         """The requests that `generate` draws: styles applied, wildcards and choices made.
@@ -124,8 +164,22 @@ class Service:
         Raises PictureError for what is no picture, ConfigError for an unknown upscaler.
         """
         from tintype.generation.upscale import upscale
+        from tintype.runtime.device import resolve_device
 
-        return upscale(request, self.settings.out_dir)
+        return upscale(
+            request,
+            self.settings.out_dir,
+            library=self.library(),
+            device=resolve_device(self.settings.device),
+            kept=self._kept,
+        )
+
+    def upscalers(self) -> "dict[str, str]":
+        """The picture upscalers by name, and what each is."""
+        from tintype.generation.upscale import PICTURE
+
+        files = self.library().upscaler_names
+        return {name: "built in" for name in PICTURE} | {n: str(p) for n, p in files.items()}
 
     def train(self, config: TrainConfig, *, emit: Emit = ignore) -> TrainResult:
         """Run a training to its end, or until the person interrupts it."""
@@ -141,13 +195,31 @@ class Service:
             on_event=emit,
         )
 
-    def resume(self, run: Path, *, emit: Emit = ignore) -> TrainResult:
-        """Go on with a run from its last checkpoint."""
+    def plan(self, config: TrainConfig) -> "Plan":
+        """What a training would take, in memory and time; nothing is begun, written or fetched."""
+        from tintype.training.plan import plan_run
+
+        return plan_run(config, device=self.settings.device, runs_dir=self.settings.runs_dir)
+
+    def resume(
+        self,
+        run: Path,
+        *,
+        changes: Mapping[str, Any] | None = None,
+        allow_changed: bool = False,
+        emit: Emit = ignore,
+    ) -> TrainResult:
+        """Go on with a run from its last checkpoint, with `changes` laid over its config.
+
+        Raises RunError for a run that has changed otherwise than `allow_changed` allows.
+        """
         from tintype.training.run import resume
 
         return resume(
             run,
             cache_dir=self.settings.cache_dir,
+            changes=changes,
+            allow_changed=allow_changed,
             device=self.settings.device,
             allow_pickle=self.settings.allow_pickle,
             offline=self.settings.offline,
@@ -167,6 +239,20 @@ class Service:
         return run_demo(
             out, cache_dir=self.settings.cache_dir, device=self.settings.device, on_event=emit
         )
+
+    def sweep(self, config: SweepConfig, *, emit: Emit = ignore) -> "SweepResult":
+        """Train with many settings, measure each and rank them; goes on with what is there."""
+        from tintype.sweeping.run import sweep
+
+        return sweep(
+            config, cache_dir=self.settings.cache_dir, device=self.settings.device, on_event=emit
+        )
+
+    def read_sweep(self, folder: Path) -> SweepConfig:
+        """The sweep that a folder holds; raises RunError for any other folder."""
+        from tintype.sweeping.run import read_sweep
+
+        return read_sweep(folder)
 
     def describe(self, name: str) -> "ModelDescription | FileDescription":
         """What a model, or any safetensors file, is: read off its configs and headers."""

@@ -4,30 +4,17 @@ import json
 import resource
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.training.helpers import make_config, make_pictures, run_fit
+from tests.training.helpers import make_config, run_fit
+from tests.training.stopping import StopError, fit_until, run_resume, stop_after
 from tintype.errors import RunError, StorageError
-from tintype.training.checkpoint import list_checkpoints
+from tintype.training.checkpoint import list_checkpoints, newest_checkpoint
+from tintype.training.methods import METHODS
 from tintype.training.run import fit, resume
 from tintype.types import Event, Note, Progress
-
-
-class StopError(Exception):
-    """What the test's own `on_event` raises to end a run."""
-
-
-def stop_after(step: int) -> Callable[[Event], None]:
-    """An `on_event` that ends a run after that step."""
-
-    def on_event(event: Event) -> None:
-        if isinstance(event, Progress) and event.phase == "training" and event.step > step:
-            raise StopError
-
-    return on_event
 
 
 @pytest.mark.parametrize(
@@ -88,37 +75,55 @@ def test_a_resumed_run_ends_bit_identical(
     assert len(metrics[0].splitlines()) == 6
 
 
+def cut_off(content: bytes) -> bytes:
+    return content[:-10]
+
+
+def altered(content: bytes) -> bytes:
+    """One bit of the last digit is another."""
+    at = max(content.rfind(digit) for digit in b"0123456789")
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(sd_folder: Path, tmp_path: Path) -> None:
     config = make_config(tmp_path, sd_folder, steps=5, checkpoint_every=2)
     whole, _ = run_fit(tmp_path, config)
-    stopped = config.replace(out=tmp_path / "stopped")
-    with pytest.raises(StopError):
-        fit(stopped, cache_dir=tmp_path / "cache", device="cpu", on_event=stop_after(4))
-    for name, damage in (("optimizer.safetensors", 200), ("state.json", 10)):
-        newest = tmp_path / "stopped" / "checkpoints" / "step-4" / name
-        content = newest.read_bytes()
-        newest.write_bytes(content[:-damage])
-        events: list[Event] = []
-        again = tmp_path / "stopped"
-        with pytest.raises(StopError):
-            resume(again, cache_dir=tmp_path / "cache", device="cpu", on_event=_both(events))
-        notes = [event.message for event in events if isinstance(event, Note)]
-        assert len([note for note in notes if "step-4" in note and "damaged" in note]) == 1
-        first = next(e for e in events if isinstance(e, Progress) and e.phase == "training")
-        assert first.step == 2
-        newest.write_bytes(content)
-    resumed = resume(tmp_path / "stopped", cache_dir=tmp_path / "cache", device="cpu")
+    stopped = fit_until(4, tmp_path, config.replace(out=tmp_path / "stopped"))
+    newest = stopped / "checkpoints" / "step-4"
+    kept = {path: path.read_bytes() for path in newest.iterdir()}
+    assert len(kept) == 4
+    for path, content in kept.items():
+        for damage in (cut_off, altered):
+            path.write_bytes(damage(content))
+            notes: list[Note] = []
+            found = newest_checkpoint(stopped, notes.append)
+            assert found is not None
+            assert found.step == 2
+            [note] = notes
+            assert "step-4" in note.message
+            assert "damaged" in note.message
+        path.write_bytes(content)
+    (newest / "state.json").write_bytes(cut_off(kept[newest / "state.json"]))
+    resumed, told = run_resume(tmp_path, stopped)
     assert resumed.weights_sha256 == whole.weights_sha256
+    assert len([note for note in told if "step-4" in note and "damaged" in note]) == 1
 
 
-def _both(events: list[Event]) -> Callable[[Event], None]:
-    stop = stop_after(2)
-
-    def on_event(event: Event) -> None:
-        events.append(event)
-        stop(event)
-
-    return on_event
+def test_a_damaged_checkpoint_is_none_of_those_that_are_kept(
+    sd_folder: Path, tmp_path: Path
+) -> None:
+    config = make_config(tmp_path, sd_folder, steps=5, checkpoint_every=2)
+    stopped = fit_until(4, tmp_path, config)
+    (stopped / "checkpoints" / "step-4" / "state.json").write_bytes(b"{")
+    with pytest.raises(StopError):
+        resume(
+            stopped,
+            changes={"checkpoint_every": 3, "keep_checkpoints": 1},
+            cache_dir=tmp_path / "cache",
+            device="cpu",
+            on_event=stop_after(4),
+        )
+    assert [path.name for path in list_checkpoints(stopped)] == ["step-3"]
 
 
 def test_a_full_disk_leaves_the_last_checkpoint(sd_folder: Path, tmp_path: Path) -> None:
@@ -142,22 +147,9 @@ def test_a_full_disk_leaves_the_last_checkpoint(sd_folder: Path, tmp_path: Path)
     assert resumed.weights_sha256 == whole.weights_sha256
 
 
-def test_what_cannot_be_resumed(sd_folder: Path, tmp_path: Path) -> None:
-    places = {"cache_dir": tmp_path / "cache", "device": "cpu"}
+def test_a_folder_without_a_run(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="holds no run"):
-        resume(tmp_path / "nothing", **places)  # type: ignore[arg-type]
-    config = make_config(tmp_path, sd_folder, checkpoint_every=2)
-    with pytest.raises(StopError):
-        fit(config, on_event=stop_after(2), **places)  # type: ignore[arg-type]
-    written = (tmp_path / "run" / "config.yaml").read_text()
-    changed = written.replace("learning_rate: 0.001", "learning_rate: 0.002")
-    (tmp_path / "run" / "config.yaml").write_text(changed)
-    with pytest.raises(RunError, match="has changed"):
-        resume(tmp_path / "run", **places)  # type: ignore[arg-type]
-    (tmp_path / "run" / "config.yaml").write_text(written)
-    make_pictures(tmp_path / "pictures", 3, first=50)
-    with pytest.raises(RunError, match="pictures or the base model have changed"):
-        resume(tmp_path / "run", **places)  # type: ignore[arg-type]
+        resume(tmp_path / "nothing", cache_dir=tmp_path / "cache", device="cpu")
 
 
 def test_a_finished_run_is_only_looked_at(sd_folder: Path, tmp_path: Path) -> None:
@@ -172,18 +164,23 @@ def test_a_finished_run_is_only_looked_at(sd_folder: Path, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_kills_and_signals_change_nothing(sd_folder: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "tests.training.driver", tmp_path, sd_folder, "4", "0"]
+    """6 kills at random moments for each of the five methods."""
+    command = [sys.executable, "-m", "tests.training.driver", tmp_path, sd_folder, "6", "0"]
     done = subprocess.run(
-        command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=300
+        command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=500
     )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
-    assert len(told["whole"]) == 64
-    assert told["killed"] == told["whole"]
-    for name in ("SIGINT", "SIGTERM"):
-        assert told[name]["stopped"] == told["whole"]
-        assert told[name]["code"] == 130
-        assert told[name]["kept"] == 4, "the step after the one that it came in"
+    signals = {name: told.pop(name) for name in ("SIGINT", "SIGTERM")}
+    assert set(told) == set(METHODS)
+    for case, outcome in told.items():
+        assert len(outcome["whole"]) == 64
+        assert set(outcome["ends"]) == {outcome["whole"]}, case
+        assert outcome["notes"] == [], "no checkpoint is ever half there"
+        assert max(outcome["lost"], default=0) <= 2, case
+    assert sum(len(outcome["lost"]) for outcome in told.values()) >= 8, "kills in training"
+    for name, outcome in signals.items():
+        assert outcome["end"] == told["dreambooth"]["whole"]
+        assert outcome["code"] == 130
+        assert outcome["kept"] == 4, "the step after the one that it came in"
         assert f"Resume with: tintype train --resume {tmp_path / name}" in done.stderr
-    assert told["notes"] == []
-    assert max(told["lost"], default=0) <= 2

@@ -43,39 +43,63 @@ def train(
         int | None, typer.Option(help="How many; the missing ones are drawn by the base model.")
     ] = None,
     checkpoint_every: Annotated[int | None, typer.Option(help="Steps.")] = None,
+    devices: Annotated[
+        str | None, typer.Option(metavar="N|auto", help="GPUs of this machine, or CPU processes.")
+    ] = None,
+    nodes: Annotated[int | None, typer.Option(help="Machines, under torchrun or srun.")] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="auto, ddp, or fsdp: weights spread over the devices.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file; flags win over it.")] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any key of a config.")
     ] = None,
     resume: Annotated[
-        Path | None, typer.Option(help="Go on with this run from its last checkpoint.")
+        Path | None,
+        typer.Option(help="Go on with this run from its last checkpoint; --set steps=N for more."),
     ] = None,
+    allow_changed: Annotated[
+        bool,
+        typer.Option("--allow-changed", help="Resume though config, pictures or base changed."),
+    ] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Only tell what memory and time it would take.")
+    ] = False,
     device: DeviceFlag = None,
     allow_pickle: PickleFlag = None,
     offline: OfflineFlag = None,
 ) -> None:
     """Teach a model a subject, by DreamBooth, LoRA or other methods."""
+    console.let_first_speak()
     service = Service(load_settings(device=device, allow_pickle=allow_pickle, offline=offline))
     flags = {
         "pictures": pictures, "class_noun": class_noun, "model": model, "method": method,
         "identifier": identifier, "out": out, "steps": steps, "batch_size": batch_size,
         "learning_rate": learning_rate, "seed": seed,
         "class_dir": class_dir, "checkpoint_every": checkpoint_every,
+        "devices": int(devices) if devices and devices.isdecimal() else devices,
+        "nodes": nodes, "strategy": strategy,
         "prior": None if class_pictures is None else {"pictures": class_pictures},
     }  # fmt: skip
+    if resume is None and allow_changed:
+        raise ConfigError("goes with --resume", field="--allow-changed")
+    if resume is not None and plan:
+        raise ConfigError("plans a run that is to begin: drop --resume", field="--plan")
     if resume is not None:
-        given = [name for name, value in {**flags, "config": config, "set": set_}.items() if value]
-        if given:
+        if config is not None:
             raise ConfigError(
-                "goes alone: a resumed run keeps its config, so drop "
-                + ", ".join("--" + name.replace("_", "-") for name in given),
+                "keeps its own config: drop --config (--set and other flags change fields of it)",
                 field="--resume",
                 value=str(resume),
             )
+        changes = _values(None, set_ or [], flags)
         with console.ProgressView() as view:
-            result = service.resume(resume, emit=view)
+            result = service.resume(resume, changes=changes, allow_changed=allow_changed, emit=view)
     else:
-        request = _train_config(config, set_ or [], flags)
+        request = TrainConfig(**_values(config, set_ or [], flags))
+        if plan:
+            console.out.print(service.plan(request).summary(), markup=False)
+            return
         with console.ProgressView() as view:
             result = service.train(request, emit=view)
     run = console.short(result.out)
@@ -87,12 +111,13 @@ def train(
     )
 
 
-def _train_config(file: Path | None, overrides: list[str], flags: dict[str, Any]) -> TrainConfig:
+def _values(file: Path | None, overrides: list[str], flags: dict[str, Any]) -> dict[str, Any]:
+    """The fields of a config that a file, then `--set`, then other flags give."""
     from tintype.training.config import apply_overrides, read_config
 
     values = apply_overrides(read_config(file) if file else {}, overrides)
     given = {name: value for name, value in flags.items() if value is not None}
-    return TrainConfig(**merged(values, given))
+    return merged(values, given)
 
 
 def evaluate(

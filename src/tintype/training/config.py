@@ -13,7 +13,18 @@ from tintype.types import TrainConfig
 from tintype.types.base import merged
 
 # Fields that don't change the weights after a given step: a resumed run may differ in them.
-_NEUTRAL = {"out", "checkpoint_every", "keep_checkpoints", "sample_every", "sample_prompts"}
+NEUTRAL = frozenset(
+    {
+        "out",
+        "checkpoint_every",
+        "checkpoint_minutes",
+        "keep_checkpoints",
+        "keep_best",
+        "sample_every",
+        "sample_prompts",
+        "watch",
+    }
+)
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -62,11 +73,11 @@ def dump_config(config: TrainConfig) -> str:
 
 
 def config_hash(config: TrainConfig) -> str:
-    """A hash of all that decides the weights after each step.
+    """A hash of all that decides the weights after each step, which the first checkpoints have.
 
     `steps` counts only where the learning rate depends on it.
     """
-    values = config.model_dump(mode="json", exclude=_NEUTRAL)
+    values = config.model_dump(mode="json", exclude=set(NEUTRAL))
     if config.optimizer.schedule == "constant":
         del values["steps"]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

@@ -14,6 +14,7 @@ from tintype.pictures import read_picture
 from tintype.text.grammar import fill_identifier, fill_template
 from tintype.training.data.buckets import Buckets, bucket_note
 from tintype.training.data.captions import shuffles
+from tintype.training.data.contents import Contents
 from tintype.training.data.crops import Size
 from tintype.training.data.folder import some
 from tintype.training.data.holes import CLASS_HOLES, INSTANCE_HOLES, Holes
@@ -23,6 +24,7 @@ from tintype.training.data.source import Pool, TrainData
 from tintype.training.data.sources import Picture, Sources, SubjectFiles
 from tintype.training.methods.method import Method
 from tintype.training.prior import class_pictures
+from tintype.training.ranks import ALONE, Crew
 from tintype.training.seeds import stream_seed
 from tintype.types import Event, Note, Progress, SubjectConfig, TrainConfig
 
@@ -64,9 +66,9 @@ class Preparation:
         self._tell_sizes()
         self.class_paths: dict[str, list[Path]] = {}
 
-    def draw_class_pictures(self, cache_dir: Path) -> None:
+    def draw_class_pictures(self, cache_dir: Path, crew: Crew = ALONE) -> None:
         """Draw with the untouched base model those class pictures that are missing, once for
-        each class prompt."""
+        each class prompt, all processes together."""
         prior = self.config.prior
         if not prior.pictures or not prior.weight or prior.source == "model":
             unused = [s.class_dir for s in self.config.all_subjects if s.class_dir is not None]
@@ -76,7 +78,9 @@ class Preparation:
             return
         for template, own in self.sources.class_folders.items():
             prompt = self._filled(template, self.sources.subject, _identifier)
-            events = class_pictures(self.model, self.config, prompt, own, cache_dir=cache_dir)
+            events = class_pictures(
+                self.model, self.config, prompt, own, cache_dir=cache_dir, crew=crew
+            )
             for event in events:
                 if isinstance(event, list):
                     self.class_paths[template] = event
@@ -84,9 +88,23 @@ class Preparation:
                     self.on_event(event)
                 self.heed()
 
+    def contents(self) -> Contents:
+        """What decides the data: the base model, and all pictures, masks and captions."""
+        class_pictures = {}
+        for template, paths in self.class_paths.items():
+            own = self.sources.class_folders[template]
+            after = f" of {template!r}" if len(self.class_paths) > 1 else ""
+            for path in paths:
+                name = path.name if path in own else f"drawn {path.name}"
+                class_pictures[name + after] = {"picture": sha256(path)}
+        return Contents(
+            base=model_key(self.model),
+            pictures=self.sources.told(),
+            class_pictures=class_pictures,
+        )
+
     def data_hash(self) -> str:
-        """What decides the data: the base model, and the contents of all pictures, masks and
-        captions."""
+        """A hash of what decides the data, as the first checkpoints have it."""
         digest = hashlib.sha256(self.sources.content().encode())
         for template, paths in self.class_paths.items():
             digest.update(f"{template}\0{sha256(*paths)}\n".encode())

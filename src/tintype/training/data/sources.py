@@ -77,6 +77,21 @@ class Sources:
             found.append(_split(subject, pictures, config))
         return cls(subjects=tuple(found), class_folders=_class_folders(subjects, tell))
 
+    def told(self) -> dict[str, dict[str, str | bool | None]]:
+        """What is trained on, picture by picture, as Contents have it; names are after their
+        subject's where there are several."""
+        told: dict[str, dict[str, str | bool | None]] = {}
+        for files in self.subjects:
+            before = f"{files.subject.called}/" if len(self.subjects) > 1 else ""
+            for picture in (*files.pictures, *files.held_out):
+                told[before + picture.path.name] = {
+                    "picture": sha256(picture.path),
+                    "mask": sha256(picture.mask) if picture.mask else None,
+                    "caption": picture.caption,
+                    "held_out": picture in files.held_out,
+                }
+        return told
+
     def content(self) -> str:
         """A hash of what is trained on: pictures, masks, captions, and which are held out."""
         digest = hashlib.sha256()

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from tintype.models.model import Model
-from tintype.training.export import export_model
+from tintype.training.export import export_model, stored_dtype
 from tintype.training.methods.method import (
     Group,
     Method,
@@ -20,6 +20,7 @@ class DreamBooth(Method):
 
     name: ClassVar[str] = "dreambooth"
     trains_base: ClassVar[bool] = True
+    shards: ClassVar[bool] = True
 
     def prepare(self, model: Model, config: TrainConfig) -> Trained:
         assert config.learning_rate is not None, "a resolved config"
@@ -42,3 +43,7 @@ class DreamBooth(Method):
 
     def export(self, model: Model, config: TrainConfig, place: Path) -> str:
         return export_model(model, config, place)
+
+    def export_size(self, model: Model, trained: Trained) -> int:
+        parameters = sum(p.numel() for part in model.parts.values() for p in part.parameters())
+        return parameters * stored_dtype(model.card.path).itemsize

@@ -14,6 +14,7 @@ from tintype.errors import ConfigError
 from tintype.models.loading.quiet import quiet
 from tintype.models.model import Model
 from tintype.training.check import check_identifier, suggestions
+from tintype.training.keeping.space import size_of
 from tintype.training.methods.freeze import without
 from tintype.types import SubjectConfig, TrainConfig
 
@@ -61,13 +62,14 @@ class Method(ABC):
     `defaults` are values of the config under the family's and the model's own; `groups` are those
     of OWNED that it heeds; `trains_base` says that weights of the base move, so that they can't be
     stored in few bits; `trains_text` that what the text encoders say changes even if
-    `train_text_encoder` isn't set.
+    `train_text_encoder` isn't set; `shards` that what trains may be spread over devices.
     """
 
     name: ClassVar[str]
     defaults: ClassVar[Mapping[str, Any]] = {}
     groups: ClassVar[frozenset[str]] = frozenset()
     trains_base: ClassVar[bool] = False
+    shards: ClassVar[bool] = False
     trains_text: ClassVar[bool] = False
 
     def check(self, model: Model, config: TrainConfig) -> None:
@@ -147,6 +149,10 @@ class Method(ABC):
 
         Raises StorageError.
         """
+
+    def export_size(self, model: Model, trained: Trained) -> int:
+        """Bytes of what `export` will write."""
+        return size_of(trained.parameters.values())
 
 
 def checkpoint_gradients(part: Any) -> None:

@@ -1,0 +1,54 @@
+"""What rounds the sums of a step: versions and devices."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from tintype.types import Note
+from tintype.version import __version__
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """Where steps are made; `threads` are the CPU's, None where another device does the work."""
+
+    tintype: str
+    torch: str
+    device: str
+    devices: int
+    threads: int | None
+
+    @classmethod
+    def of(cls, trainer: pl.Trainer) -> "Machine":
+        """That of this process and its fellows."""
+        device = trainer.strategy.root_device
+        on_cpu = device.type == "cpu"
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        return cls(
+            tintype=__version__,
+            torch=torch.__version__,
+            device=name,
+            devices=trainer.world_size,
+            threads=torch.get_num_threads() if on_cpu else None,
+        )
+
+    def note(self, before: Mapping[str, Any]) -> Note | None:
+        """What is no promise any more for a run whose steps `before` were made elsewhere."""
+        now = asdict(self)
+        if None in (self.threads, before.get("threads")):
+            del now["threads"]
+        changed = [
+            f"{name} {value}, was {before[name]}"
+            for name, value in now.items()
+            if before.get(name, value) != value
+        ]
+        if not changed:
+            return None
+        return Note(
+            message=f"Going on with other means ({'; '.join(changed)}): sums are rounded in "
+            "another order, so the result equals that of a run never stopped to rounding, not to "
+            "the bit"
+        )
