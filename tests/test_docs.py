@@ -18,6 +18,7 @@ COMMANDS = [
     [],
     ["demo"],
     ["train"],
+    ["sweep"],
     ["generate"],
     ["upscale"],
     ["evaluate"],
@@ -57,6 +58,7 @@ def environment(home: Path) -> dict[str, str]:
         ("models.md", []),
         ("convert.md", ["*.safetensors", "baked/README.md", "outputs/*.png"]),
         ("modes.md", ["start/*.png", "outputs/*.png"]),
+        ("sweep.md", ["runs/*/ranking.csv", "runs/*/sheet.png"]),
         ("data.md", ["runs/two/model/tintype.json", "outputs/*.png"]),
     ],
 )
@@ -117,6 +119,7 @@ PAGES = {
     "loss": ["losses.md"],
     "optimizer": ["optimizers.md"],
     "memory": ["training.md"],
+    "watch": ["watching.md"],
 }
 
 

@@ -20,9 +20,10 @@ from typing import Any
 
 
 class TintypeError(Exception):
-    """An error with a message for the person who asked."""
+    """An error with a message for the person who asked; `heard` if another process tells it."""
 
     exit_code = 2
+    heard = False
 
 
 class InputError(TintypeError):

@@ -10,8 +10,8 @@ import yaml
 from PIL.Image import Image
 
 from tests.training.helpers import run_fit
-from tintype.evaluate.metrics import SubjectMetrics, subject_similarity
 from tintype.generation.engine import draw
+from tintype.models.clip import SubjectMetrics, subject_similarity
 from tintype.models.load import load
 from tintype.models.model import Model
 from tintype.pictures import read_picture

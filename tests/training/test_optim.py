@@ -95,8 +95,6 @@ class Training:
             weights=self.weights(),
             updates=self.updates.state(),
             scaler={},
-            config_hash="",
-            data_hash="",
         )
         return load_checkpoint(save_checkpoint(folder, checkpoint, keep=1))
 

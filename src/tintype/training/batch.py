@@ -1,7 +1,7 @@
 """What one forward of the UNet is trained on."""
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields, replace
+from typing import Any, TypeVar
 
 from torch import Tensor
 
@@ -14,12 +14,10 @@ class Where:
 
     seed: int
     step: int
-    rank: int = 0
-    ranks: int = 1
 
     def generator(self, stream: str) -> Any:
         """A CPU generator for one purpose: the same draws on every device."""
-        return generator_for(self.seed, self.step, self.rank, stream)
+        return generator_for(self.seed, self.step, 0, stream)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,3 +44,14 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.latents)
+
+
+Drawn = TypeVar("Drawn", bound=Any)
+
+
+def some_of(drawn: Drawn, pictures: slice) -> Drawn:
+    """Those pictures of a dataclass whose tensors all have one row for each picture."""
+    found = {field.name: getattr(drawn, field.name) for field in fields(drawn)}
+    return replace(
+        drawn, **{name: each[pictures] for name, each in found.items() if isinstance(each, Tensor)}
+    )

@@ -5,12 +5,10 @@ from pathlib import Path
 
 from transformers import CLIPTokenizer
 
-from tintype.errors import ConfigError, InputError, RunError
+from tintype.errors import InputError, RunError
 from tintype.models.model import Model
-from tintype.types import TrainConfig
 
 RARE = ("sks", "ohwx", "zwx", "lvl", "hta", "ttn", "ucd", "ktn", "olis", "pll", "mth", "oxi")
-STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 ENTRIES = (
     "config.yaml",
     "trains.txt",
@@ -60,17 +58,6 @@ def _one_token(tokenizer: CLIPTokenizer, text: str) -> bool:
     ids = tokenizer(text, add_special_tokens=False).input_ids
     special = {tokenizer.bos_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id}
     return len(ids) == 1 and ids[0] not in special
-
-
-def check_strategy(config: TrainConfig) -> None:
-    """Raises ConfigError for strategies that shard weights over devices or send runs to others."""
-    if config.strategy not in STRATEGIES:
-        raise ConfigError(
-            "not a strategy whose checkpoints are exact",
-            field="strategy",
-            value=config.strategy,
-            choices=STRATEGIES,
-        )
 
 
 def check_free(run: Path) -> None:

@@ -11,6 +11,7 @@ from tintype.files import storage_errors, sync
 from tintype.generation.engine import draw_many
 from tintype.models.hashing import model_key
 from tintype.models.model import Model
+from tintype.training.ranks import ALONE, Crew
 from tintype.types import (
     Event,
     GeneratedImage,
@@ -24,7 +25,13 @@ PHASE = "class pictures"
 
 
 def class_pictures(
-    model: Model, config: TrainConfig, prompt: str, own: Sequence[Path], *, cache_dir: Path
+    model: Model,
+    config: TrainConfig,
+    prompt: str,
+    own: Sequence[Path],
+    *,
+    cache_dir: Path,
+    crew: Crew = ALONE,
 ) -> Iterator[Event | list[Path]]:
     """The paths of `config.prior.pictures` pictures, as the last thing yielded, after events.
 
@@ -46,7 +53,7 @@ def class_pictures(
     )
     folder = cache_dir / "class-pictures" / prior_key(model, request)
     paths = [folder / f"{seed:05d}.png" for seed in range(count - len(own))]
-    yield from draw_missing(model, request, paths)
+    yield from draw_missing(model, request, paths, crew)
     yield [*own, *paths]
 
 
@@ -71,22 +78,46 @@ def prior_key(model: Model, request: GenerateRequest) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def draw_missing(model: Model, request: GenerateRequest, paths: list[Path]) -> Iterator[Event]:
-    """Draw those of `paths` that aren't there, picture i from seed i."""
-    missing = [seed for seed, path in enumerate(paths) if not path.is_file()]
-    if not missing:
+def draw_missing(
+    model: Model, request: GenerateRequest, paths: list[Path], crew: Crew = ALONE
+) -> Iterator[Event]:
+    """Draw those of `paths` that aren't there, picture i from seed i.
+
+    Each process of a run draws its share; where machines have no storage in common, the first
+    process of each draws what the others have kept to themselves.
+    """
+    missing = crew.firsts(_missing(paths))
+    mine = missing[crew.ranks.rank :: crew.ranks.ranks]
+    yield from _drawn(model, request, paths, mine, done=len(paths) - len(missing))
+    crew.barrier()
+    if crew.ranks.nodes > 1:
+        left = _missing(paths) if crew.ranks.local_rank == 0 else []
+        yield from _drawn(model, request, paths, left, done=len(paths) - len(left))
+        crew.barrier()
+
+
+def _missing(paths: list[Path]) -> list[int]:
+    return [seed for seed, path in enumerate(paths) if not path.is_file()]
+
+
+def _drawn(
+    model: Model, request: GenerateRequest, paths: list[Path], seeds: list[int], *, done: int
+) -> Iterator[Event]:
+    """Draw the pictures of these seeds; `done` are there already."""
+    if not seeds:
         return
     folder = paths[0].parent
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    done = len(paths) - len(missing)
+    each = (len(paths) - done) / len(seeds)  # as many as are drawn meanwhile, over all processes
     yield Progress(phase=PHASE, step=done, total=len(paths))
-    requests = [request.replace(seed=seed) for seed in missing]
+    requests = [request.replace(seed=seed) for seed in seeds]
+    drawn = 0
     for event in draw_many(model, requests):
         if isinstance(event, GeneratedImage):
-            save_whole(event.image, paths[missing[event.index]])
-            done += 1
-            yield Progress(phase=PHASE, step=done, total=len(paths))
+            save_whole(event.image, paths[seeds[event.index]])
+            drawn += 1
+            yield Progress(phase=PHASE, step=done + int(each * drawn), total=len(paths))
 
 
 def save_whole(image: Image.Image, path: Path) -> None:

@@ -1,50 +1,43 @@
 """A run from its config to its model: `fit` begins one, `resume` goes on with one."""
 
 import copy
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
-from tintype.errors import Interrupted, RunError
-from tintype.files import storage_errors, write_text
+from tintype.errors import ConfigError, RunError
 from tintype.models.hashing import weights_sha256
 from tintype.models.load import load
 from tintype.models.loading.quiet import quiet
 from tintype.models.model import Model
-from tintype.text.grammar import fill_template
-from tintype.training.between import Between
-from tintype.training.check import check_free, check_strategy
-from tintype.training.checkpoint import Checkpoint, newest_checkpoint, remove_leftovers
-from tintype.training.config import config_hash, dump_config, read_config
-from tintype.training.data.prepare import Preparation
-from tintype.training.data.source import TrainData
+from tintype.training.check import check_free
+from tintype.training.checkpoint import (
+    newest_checkpoint,
+    remove_leftovers,
+)
+from tintype.training.config import read_config
 from tintype.training.data.sources import Sources
 from tintype.training.export import CARD
-from tintype.training.interrupt import StopWish
+from tintype.training.keeping.lock import locked
+from tintype.training.keeping.review import Review
 from tintype.training.methods import method
-from tintype.training.methods.method import Trained
-from tintype.training.methods.table import as_text, count, lines
-from tintype.training.objective import check_loss, check_trainable, with_schedule
+from tintype.training.objective import check_loss
 from tintype.training.optim import check_optimizer
+from tintype.training.place import Place
+from tintype.training.ranks import Crew, Ranks, started_outside
+from tintype.training.ranks.check import check_batch, check_strategy
 from tintype.training.resolve import resolve
-from tintype.training.samples import draw_samples
-from tintype.training.task import Task
-from tintype.training.trainer import Place, release, train
-from tintype.types import Event, Note, Progress, TrainConfig, TrainResult
-
-SAVING = "saving"
-PRIOR = "prior"
-CONFIG = "config.yaml"
-TABLE = "trains.txt"
-
-OnEvent = Callable[[Event], None]
-
-
-def ignore(event: Event) -> None:
-    """An `on_event` for those who don't want to hear."""
+from tintype.training.under_way import CONFIG, OnEvent, UnderWay, ignore, result_of
+from tintype.training.watch.loggers import check_loggers
+from tintype.types import Note, TrainConfig, TrainResult
+from tintype.types.base import merged
 
 
 def fit(
@@ -56,6 +49,7 @@ def fit(
     runs_dir: Path = Path("runs"),
     allow_pickle: bool = False,
     offline: bool = False,
+    ranks: Ranks | None = None,
     on_event: OnEvent = ignore,
 ) -> TrainResult:
     """Train as `config` says, from the first step to the exported model.
@@ -63,67 +57,168 @@ def fit(
     A given `model` stands for `config.model` and stays as it is. `device` is "auto", "cpu",
     "cuda", "cuda:1" or "mps"; `allow_pickle` and `offline` are as in `load`. In the main thread,
     Ctrl-C and SIGTERM end the run after the step with a checkpoint. Events: Progress of the
-    phases "class pictures", "caching", "training", "sampling" and "saving", and Notes.
+    phases "class pictures", "caching", "training", "sampling" and "saving", and Notes; of the
+    processes of several devices the first tells them. `ranks` is for those that it has started.
 
     Raises InputError for what is wrong with the config, the pictures or the run folder;
     TrainingError for a loss that isn't finite; StorageError for a full disk; Interrupted.
     """
-    check_strategy(config)
-    method(config.method)
-    check_loss(config.loss)
-    check_optimizer(config)
-    Sources.find(config, None)  # a typing error shouldn't wait for gigabytes to load
-    base = own(model) or _load(config.model, allow_pickle, offline, on_event)
-    config = resolve(config, base, runs_dir=runs_dir)
-    assert config.out is not None, "a resolved config"
-    run = config.out.absolute()
-    first = rank_zero_only.rank == 0
-    if first:
-        check_free(run)
-    prepared = _Run(config, run, base, cache_dir, device, on_event)
-    if first:
-        with storage_errors(run):
-            run.mkdir(parents=True, exist_ok=True)
-        write_text(run / CONFIG, dump_config(config))
-    return prepared.go(None)
+    ranks = ranks or started_outside()
+    options: dict[str, Any] = {"allow_pickle": allow_pickle, "offline": offline}
+    given: dict[str, Any] = {"cache_dir": cache_dir, "model": model, "device": device}
+    call = partial(fit, config, **given, runs_dir=runs_dir, **options)
+    with Crew(ranks) as crew:
+        _check(config)
+        Sources.find(config, None)  # a typing error shouldn't wait for gigabytes to load
+        place = _start(crew, config, device, ranks, call, on_event)
+        base = _base(config, model, crew, place, on_event=on_event, **options)
+        config = resolve(config, base, runs_dir=runs_dir)
+        check_batch(config, place.ranks)
+        assert config.out is not None, "a resolved config"
+        run = config.out.absolute()
+        _check_free(run)
+        prepared = UnderWay(config, run, base, cache_dir, place, crew, offline, on_event)
+        with _locked(run):
+            _check_free(run)  # another may have begun while this one loaded
+            return prepared.go(None)
 
 
 def resume(
     run: Path,
     *,
     cache_dir: Path,
+    changes: Mapping[str, Any] | None = None,
+    allow_changed: bool = False,
     model: Model | None = None,
     device: str = "auto",
     allow_pickle: bool = False,
     offline: bool = False,
+    ranks: Ranks | None = None,
     on_event: OnEvent = ignore,
 ) -> TrainResult:
     """Go on with a run after its last checkpoint; on the CPU it ends bit-identical to one that
     was never stopped.
 
-    A run that was finished is only looked at. Raises RunError for a folder that holds no run, or
-    one whose config, pictures or base model have changed since; else as `fit`.
+    `changes` are laid over its config. What doesn't change the steps that were made may always
+    differ: more `steps` at a constant learning rate (also for a run that was finished), where and
+    how often things are saved, drawn and told, and the devices. For other changes of the config,
+    the pictures or the base model `allow_changed` is needed; each is then a Note.
+
+    A run that was finished is only looked at. Raises RunError for a folder that holds no run, one
+    in which another process trains, one that has changed, and changes that no run can take up;
+    else as `fit`.
     """
     run = run.absolute()
+    ranks = ranks or started_outside()
+    tell = on_event if rank_zero_only.rank == 0 else ignore
+    options: dict[str, Any] = {"allow_pickle": allow_pickle, "offline": offline}
+    given: dict[str, Any] = {"cache_dir": cache_dir, "model": model, "device": device}
+    call = partial(resume, run, changes=changes, allow_changed=allow_changed, **given, **options)
+    with Crew(ranks) as crew:
+        config = _changed_config(run, changes or {})
+        if _is_finished(config, run):
+            tell(Note(message=f"{run} was finished: nothing to resume"))
+            return result_of(config, run, weights_sha256(run / "model"))
+        with _locked(run):
+            if rank_zero_only.rank == 0:
+                remove_leftovers(run)
+            _check(config)
+            review = _review(run, config, allow_changed, tell)
+            place = _start(crew, config, device, ranks, call, on_event)
+            base = _base(config, model, crew, place, on_event=on_event, **options)
+            step = review.checkpoint.step if review else None
+            crew.check_alike(step, "lies where not all machines find it", run)
+            if changes:
+                config = resolve(config, base)
+            return UnderWay(config, run, base, cache_dir, place, crew, offline, on_event).go(review)
+
+
+def _review(run: Path, config: TrainConfig, allow_changed: bool, tell: OnEvent) -> Review | None:
+    """The newest checkpoint, if there is any, beside the config that is to go on from it."""
+    checkpoint = newest_checkpoint(run, tell)
+    if checkpoint is not None:
+        review = Review(run, checkpoint, allow_changed=allow_changed, on_event=tell)
+        review.see_config(config)
+        return review
+    if (run / "model" / CARD).is_file():
+        raise RunError(
+            "was finished, and has no checkpoint to train on from", field="resume", value=str(run)
+        )
+    return None
+
+
+def _check(config: TrainConfig) -> None:
+    """What can be told without the model."""
+    check_strategy(config)
+    method(config.method)
+    check_loss(config.loss)
+    check_optimizer(config)
+    check_loggers(config)
+
+
+def _start(
+    crew: Crew,
+    config: TrainConfig,
+    device: str,
+    ranks: Ranks | None,
+    call: Callable[..., Any],
+    on_event: OnEvent,
+) -> Place:
+    """Where the run is trained; the processes that this one has to start do `call(ranks=…)`."""
+    place = Place.of(config, device, ranks)
+    check_batch(config, place.ranks)
+    if (told := place.note(config)) and rank_zero_only.rank == 0:
+        on_event(Note(message=told))
+    crew.start(place.ranks, call)
+    return place
+
+
+def _base(
+    config: TrainConfig, model: Model | None, crew: Crew, place: Place, **options: Any
+) -> Model:
+    """The base model, and all processes of the run connected; the first of each machine loads
+    before the others, since it may have to download."""
+    waits = crew.ranks.local_rank > 0
+    if waits:
+        crew.connect(place.device)
+    base = own(model) or _load(config.model, **options)
+    if not waits:
+        crew.connect(place.device)
+    return base
+
+
+def _check_free(run: Path) -> None:
+    """Raises RunError if the folder holds a run."""
+    if rank_zero_only.rank == 0:
+        check_free(run)
+
+
+def _locked(run: Path) -> AbstractContextManager[None]:
+    """The run's lock, held by the first of its processes."""
+    return locked(run) if rank_zero_only.rank == 0 else nullcontext()
+
+
+def _changed_config(run: Path, changes: Mapping[str, Any]) -> TrainConfig:
+    """The run's config with `changes` laid over it; raises RunError for a folder without a run."""
     if not (run / CONFIG).is_file():
         raise RunError(f"holds no run (no {CONFIG})", field="resume", value=str(run))
-    config = TrainConfig(**read_config(run / CONFIG)).replace(out=run)
-    if rank_zero_only.rank == 0:
-        remove_leftovers(run)
-    if (run / "model" / CARD).is_file():
-        on_event(Note(message=f"{run} was finished: nothing to resume"))
-        return _result(config, run, weights_sha256(run / "model"))
-    checkpoint = newest_checkpoint(run, on_event)
-    if checkpoint is not None and checkpoint.config_hash != config_hash(config):
+    if "out" in changes:
+        raise ConfigError("a run goes on in its own folder", field="out", value=str(changes["out"]))
+    config = TrainConfig(**merged(read_config(run / CONFIG), dict(changes)))
+    return config.replace(out=run)
+
+
+def _is_finished(config: TrainConfig, run: Path) -> bool:
+    """Whether all steps are made and exported; raises RunError if there were more."""
+    card = run / "model" / CARD
+    if not card.is_file():
+        return False
+    made = json.loads(card.read_text(encoding="utf-8")).get("steps")
+    if made is not None and config.steps is not None and config.steps < made:
         raise RunError(
-            f"{CONFIG} has changed since the checkpoint: put it back, or begin another run "
-            f"with --config",
-            field="resume",
-            value=str(run),
+            f"the run was finished after {made} already", field="steps", value=config.steps
         )
-    check_optimizer(config)
-    base = own(model) or _load(config.model, allow_pickle, offline, on_event)
-    return _Run(config, run, base, cache_dir, device, on_event).go(checkpoint)
+    return made is None or bool(config.steps == made)
 
 
 def _load(name: str, allow_pickle: bool, offline: bool, on_event: OnEvent) -> Model:
@@ -150,128 +245,3 @@ def own(model: Model | None) -> Model | None:
     )
     with quiet():  # diffusers advises to load it so
         return copied.to("cpu", torch.float32)
-
-
-def _result(config: TrainConfig, run: Path, digest: str) -> TrainResult:
-    assert config.steps is not None, "a resolved config"
-    subject = config.all_subjects[0]
-    return TrainResult(
-        out=run,
-        model=run / "model",
-        steps=config.steps,
-        instance_prompt=fill_template(subject.instance_prompt, subject.class_noun),
-        weights_sha256=digest,
-    )
-
-
-class _Run:
-    """One run under way: class pictures, caching, training, saving."""
-
-    def __init__(
-        self,
-        config: TrainConfig,
-        run: Path,
-        model: Model,
-        cache_dir: Path,
-        device: str,
-        on_event: OnEvent,
-    ) -> None:
-        self.config, self.run, self.model, self.cache_dir = config, run, model, cache_dir
-        self.wish = StopWish()
-        self.on_event = on_event if rank_zero_only.rank == 0 else ignore
-        self.place = Place.of(config, device)
-        self.method = method(config.method)
-        self.method.check(model, config)
-        check_trainable(model, config.loss)
-        self.preparation = Preparation(
-            model,
-            config,
-            self.method,
-            Sources.find(config, self.on_event),
-            on_event=self.on_event,
-            heed=self._heed,
-        )
-
-    def go(self, checkpoint: Checkpoint | None) -> TrainResult:
-        """From `checkpoint`, or from the beginning, to the exported model."""
-        with self.wish.listening(), storage_errors(self.run):
-            for part in self.model.parts.values():
-                part.requires_grad_(False)
-            self.model.to(self.place.device)
-            self.preparation.draw_class_pictures(self.cache_dir)
-            data_hash = self.preparation.data_hash()
-            if checkpoint is not None and checkpoint.data_hash != data_hash:
-                raise RunError(
-                    "the pictures or the base model have changed since the checkpoint",
-                    field="resume",
-                    value=str(self.run),
-                )
-            totals = count(self.model)
-            trained = self.method.make_ready(self.model, self.config)
-            self._say_what_trains(trained, totals)
-            data = self.preparation.cache()
-            release(self.model, trained, encodes=data.prompts.cached is None)
-            scheduler = with_schedule(self.model.scheduler_config, self.config.loss)
-            self.model.scheduler_config = scheduler
-            self._train(trained, data, data_hash, checkpoint)
-            self.on_event(Progress(phase=SAVING, step=0, total=1))
-            digest = self.method.export(self.model, self.config, self.run / "model")
-            self.on_event(Progress(phase=SAVING, step=1, total=1))
-        return _result(self.config, self.run, digest)
-
-    def _train(
-        self, trained: Trained, data: TrainData, data_hash: str, checkpoint: Checkpoint | None
-    ) -> None:
-        """Train to the last step; raises Interrupted if the person wished to stop before."""
-        config, run = self.config, self.run
-        assert config.steps is not None, "a resolved config"
-        task = Task(self.model, config, trained, data, checkpoint.step if checkpoint else 0)
-        if config.prior.source == "model" and config.prior.weight:
-            task.employ_teacher(self._tell_page)
-        if checkpoint is not None:
-            task.restore(checkpoint)
-            del checkpoint
-        task.parts.train()
-        samples = [self.preparation.fill(prompt) for prompt in config.sample_prompts]
-        between = Between(
-            run,
-            data_hash=data_hash,
-            config_hash=config_hash(config),
-            wish=self.wish,
-            sample=lambda step: draw_samples(
-                self.model, config, samples, run, step, self.place.device, self.on_event
-            ),
-            on_event=self.on_event,
-        )
-        train(task, between, self.place, run)
-        if rank_zero_only.rank != 0:
-            # a process that Lightning started for another device, with the same command line
-            raise SystemExit(0)
-        if between.stopped_at is not None and between.stopped_at < config.steps:
-            raise Interrupted(
-                f"Stopped after step {between.stopped_at} of {config.steps}; a checkpoint is kept. "
-                f"Resume with: tintype train --resume {run}"
-            )
-        assert task.updates is not None, "training has ended"
-        task.updates.conclude()
-
-    def _say_what_trains(self, trained: Trained, totals: dict[str, int]) -> None:
-        """Tell the method's notes and the table of what trains; the run keeps the table."""
-        for message in trained.notes:
-            self.on_event(Note(message=message))
-        table = as_text(lines(trained, totals))
-        self.on_event(Note(message=table))
-        if rank_zero_only.rank == 0:
-            write_text(self.run / TABLE, table + "\n")
-
-    def _tell_page(self, done: int, total: int) -> None:
-        self.on_event(Progress(phase=PRIOR, step=done, total=total))
-        self._heed()
-
-    def _heed(self) -> None:
-        """Stop here if asked to; nothing has been trained yet."""
-        if self.wish.made:
-            raise Interrupted(
-                "Stopped before the first step; the class pictures drawn so far are kept. "
-                f"Resume with: tintype train --resume {self.run}"
-            )

@@ -13,11 +13,14 @@ from tintype.models.model import Model
 from tintype.training.batch import Batch, Where
 from tintype.training.checkpoint import Checkpoint
 from tintype.training.data.source import TrainData
+from tintype.training.lesson import Lesson, Share
 from tintype.training.methods.method import Trained
 from tintype.training.objective import Noised, Objective
 from tintype.training.optim import Updates
+from tintype.training.ranks import ALONE, Crew
+from tintype.training.ranks.shards import SHARDED, Shards, everywhere, like
 from tintype.training.seeds import stream_seed
-from tintype.training.teacher import Lesson, Notebook, Teacher
+from tintype.training.teacher import Notebook, Teacher
 from tintype.types import TrainConfig
 
 DRAWS = 200  # of the base's predictions, where they have to be written down
@@ -28,7 +31,7 @@ class Task(pl.LightningModule):
 
     The loss is the sum of weighted losses of pictures: mean(instance) + prior weight * mean(class)
     with prior preservation. Batches are the numbers of micro-steps, and all that a step draws
-    follows from (seed, micro-step, rank).
+    follows from (seed, micro-step): each process draws the whole of it, then learns its share.
     """
 
     def __init__(
@@ -38,14 +41,18 @@ class Task(pl.LightningModule):
         trained: Trained,
         data: TrainData,
         steps_done: int = 0,
+        crew: Crew = ALONE,
     ) -> None:
         super().__init__()
         self.model, self.config, self.data, self.steps_done = model, config, data, steps_done
-        self.trained = trained
+        self.trained, self.crew = trained, crew
+        self.share = Share(rank=crew.ranks.rank, ranks=crew.ranks.ranks)
+        self.shards: Shards | None = None
         self.parts = torch.nn.ModuleDict(trained.parts)
         self.objective = Objective(model, config.loss)
         self.restored: Checkpoint | None = None
         self.updates: Updates | None = None
+        self.gradient_norm: Tensor | None = None  # of the last step, before it was clipped
         self.teacher: Teacher | Notebook | None = None
         self.dtype_of_base = model.dtype
         self.has_dropout = config.adapter.dropout > 0 or any(
@@ -69,6 +76,7 @@ class Task(pl.LightningModule):
             objective=self.objective,
             base=self.trained.base or nullcontext,
             weight=self.config.prior.weight,
+            share=self.share,
         )
         self.teacher = teacher
         if self.trained.base is None:
@@ -87,33 +95,75 @@ class Task(pl.LightningModule):
         """Take the weights now, and the state of what updates them when that is made."""
         with torch.no_grad():
             for name, parameter in self.trained.parameters.items():
-                parameter.copy_(checkpoint.weights[name])
+                parameter.copy_(like(checkpoint.weights[name], parameter))
         self.restored = checkpoint
+
+    def restore_updates(self) -> None:
+        """Take what updates the weights from the checkpoint that was restored."""
+        assert self.updates is not None, "training has begun"
+        assert self.restored is not None, "there was a checkpoint"
+        state = self.restored.updates
+        if self.shards is not None:
+            state = self.shards.spread(state, self.updates)
+        self.updates.restore(state)
 
     def on_fit_start(self) -> None:
         self.data = self.data.to(self.device)
 
+    def configure_model(self) -> None:
+        """Spread the weights over the devices, if they are to be."""
+        if self.config.strategy == SHARDED and self.crew.ranks.ranks > 1 and self.shards is None:
+            self.shards = Shards(self.parts, self.crew.ranks, self.model.device)
+            self.trained = self.shards.follow(self.trained)
+
     def configure_optimizers(self) -> dict[str, Any]:
         self.updates = Updates(self.trained, self.config)
         if self.restored is not None:
-            self.updates.restore(self.restored.updates)
+            self.restore_updates()
         return {
             "optimizer": self.updates.optimizer,
             "lr_scheduler": {"scheduler": self.updates.schedule, "interval": "step"},
         }
 
+    def weights(self) -> dict[str, Tensor]:
+        """What trains, whole, for a checkpoint; all processes ask at once, as with `state`."""
+        found = {name: p.detach() for name, p in self.trained.parameters.items()}
+        return found if self.shards is None else self.shards.whole(found)
+
+    def state(self) -> dict[str, Any]:
+        """That of what updates the weights, whole."""
+        assert self.updates is not None, "training has begun"
+        found = self.updates.state()
+        return found if self.shards is None else self.shards.whole(found)
+
+    def result(self) -> Model:
+        """The model as it was trained, whole on the first process; what trains ends by this."""
+        assert self.updates is not None, "training has ended"
+        self.updates.conclude()
+        return self.model if self.shards is None else self.shards.put_together(self.model)
+
+    @property
+    def takes_part(self) -> bool:
+        """Whether this process is needed for `as_used`: the first, and others that have shards."""
+        return self.crew.is_first or self.shards is not None
+
     @contextmanager
     def as_used(self) -> Iterator[None]:
-        """The model as it would be exported now; afterwards it trains on from where it was."""
+        """The model as it would be exported now, on the first process; afterwards it trains on
+        from where it was. All enter that take part."""
         assert self.updates is not None, "training has begun"
         self.parts.eval()
         with self.updates.concluded():
-            yield
+            if self.shards is None:
+                yield
+            else:
+                with self.shards.lent(self.model, self.model.device):
+                    yield
         self.parts.train()
 
-    def where(self, micro_step: int, rank: int = 0, ranks: int = 1) -> Where:
+    def where(self, micro_step: int) -> Where:
         """That place in this run."""
-        return Where(seed=self.config.seed, step=micro_step, rank=rank, ranks=ranks)
+        return Where(seed=self.config.seed, step=micro_step)
 
     def predict(self, batch: Batch, noised: Noised) -> Tensor:
         """What the UNet makes of it, [n, channels, height, width]."""
@@ -123,7 +173,7 @@ class Task(pl.LightningModule):
         inputs = noised.inputs
         if batch.conditions is not None:
             inputs = torch.cat([inputs, batch.conditions], dim=1)
-        prediction: Tensor = self.parts["unet"](
+        prediction: Tensor = self.model.unet(
             inputs.to(kind),
             noised.timesteps,
             conditioning.tokens.to(kind),
@@ -170,22 +220,23 @@ class Task(pl.LightningModule):
         """
         if gradient_clip_val:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+            norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+            self.gradient_norm = everywhere(norm.detach())
 
     def training_step(self, batch: int, batch_idx: int) -> dict[str, Tensor]:
-        where = self.where(batch, self.global_rank, self.trainer.world_size)
         if self.has_dropout:
-            torch.manual_seed(stream_seed(where.seed, batch, where.rank, "dropout"))
-        return self.step(where)
+            torch.manual_seed(stream_seed(self.config.seed, batch, self.share.rank, "dropout"))
+        return self.step(self.where(batch))
 
     def step(self, where: Where) -> dict[str, Tensor]:
         """`loss`, and its detached `parts` [2]: of instance pictures, and of class pictures before
-        their prior weight."""
+        their prior weight; of several processes their means are those of the step."""
         batches = self.data.draw(where)
-        lessons = [
+        drawn = [
             Lesson(batch=batch, noised=self.objective.noise(batch, where, part))
             for part, batch in enumerate(batches)
         ]
+        lessons = self.share.of(drawn)
         if self.teacher is not None:
             lessons += self.teacher.lessons(batches, where)
         total, parts = [], []

@@ -6,12 +6,13 @@ forgetting would begin; what the base made of them is the target.
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
 from tintype.training.batch import Batch, Where
+from tintype.training.lesson import Lesson, Share
 from tintype.training.objective import Noised, Objective
 from tintype.training.seeds import stream_seed
 
@@ -20,32 +21,26 @@ Base = Callable[[], AbstractContextManager[None]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Lesson:
-    """A batch under class prompts, with noise, and the base's prediction as its target."""
-
-    batch: Batch
-    noised: Noised
-
-
-@dataclass(frozen=True, kw_only=True)
 class Teacher:
     """Asks the base anew at each step, where it can be had while an adapter trains.
 
-    `weight` is the prior weight.
+    `weight` is the prior weight; of all pictures it is asked about those of `share`.
     """
 
     predict: Predict
     objective: Objective
     base: Base
     weight: float
+    share: Share = field(default_factory=Share)
 
     def lessons(self, batches: Sequence[Batch], where: Where) -> list[Lesson]:
-        """One for each of the batches, with noise of their own."""
+        """One for each of the batches, with noise of their own and the base's answer as target."""
         first = len(batches)
-        return [self._ask(batch, where, first + part) for part, batch in enumerate(batches)]
+        drawn = [self._draw(batch, where, first + part) for part, batch in enumerate(batches)]
+        before = sum(len(batch) for batch in batches)
+        return [self._ask(lesson) for lesson in self.share.of(drawn, before=before)]
 
-    @torch.no_grad()
-    def _ask(self, batch: Batch, where: Where, part: int) -> Lesson:
+    def _draw(self, batch: Batch, where: Where, part: int) -> Lesson:
         assert batch.class_prompts is not None, "instance pictures have class prompts"
         asked = replace(
             batch,
@@ -54,10 +49,13 @@ class Teacher:
             prior=torch.ones_like(batch.prior),
             mask=None,
         )
-        noised = self.objective.noise(asked, where, part)
+        return Lesson(batch=asked, noised=self.objective.noise(asked, where, part))
+
+    @torch.no_grad()
+    def _ask(self, lesson: Lesson) -> Lesson:
         with self.base():
-            target = self.predict(asked, noised).float()
-        return Lesson(batch=asked, noised=replace(noised, target=target))
+            target = self.predict(lesson.batch, lesson.noised).float()
+        return replace(lesson, noised=replace(lesson.noised, target=target))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -45,9 +45,8 @@ class Pool:
 
     def draw(self, where: Where) -> tuple[Tensor, Tensor]:
         """The pictures of this place in the run, and the prompt of each, [batch] both; each
-        picture of a round comes before any of the next, over all ranks."""
-        number = where.step * where.ranks + where.rank
-        places = self.rounds.take(number, seed=where.seed, name=self.name)
+        picture of a round comes before any of the next."""
+        places = self.rounds.take(where.step, seed=where.seed, name=self.name)
         pictures = self.entries[places]
         if self.captions.shape[1] == 1:
             return pictures, self.captions[pictures, 0]
@@ -81,7 +80,7 @@ class TrainData:
     unmasked_weight: float = 0.0
 
     def to(self, device: torch.device) -> "TrainData":
-        """All of it on that device (where it is already, but for spawned ranks)."""
+        """All of it on that device (where it is already, in most runs)."""
         return replace(
             self,
             instance=self.instance.to(device),

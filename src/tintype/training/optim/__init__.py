@@ -1,7 +1,8 @@
 """How the trained parameters are changed: optimisers, the learning rate's course, averages."""
 
 from tintype.training.optim.check import check_optimizer, optimizer_defaults
+from tintype.training.optim.size import state_size
 from tintype.training.optim.table import OPTIMIZERS
 from tintype.training.optim.updates import Updates
 
-__all__ = ["OPTIMIZERS", "Updates", "check_optimizer", "optimizer_defaults"]
+__all__ = ["OPTIMIZERS", "Updates", "check_optimizer", "optimizer_defaults", "state_size"]

@@ -44,7 +44,8 @@ class OptimizerSpec:
     nothing); `defaults` are arguments that a config's own go over; `learning_rate` is its default
     in place of the model's. `fused` says that it can run as one kernel, `one_rate` that all
     groups must have the same learning rate, `averages` that it averages the weights itself: by
-    its methods `eval` and `train`, and with no schedule.
+    its methods `eval` and `train`, and with no schedule; `shards` that its state has the shapes of
+    the parameters, which may be spread over devices.
     """
 
     path: str
@@ -54,6 +55,7 @@ class OptimizerSpec:
     fused: bool = False
     one_rate: bool = False
     averages: bool = False
+    shards: bool = False
     groups: Callable[[Sequence[Group]], ParameterGroups] = by_rate
 
     def load(self) -> type[Optimizer]:
@@ -71,7 +73,7 @@ class OptimizerSpec:
 
 OPTIMIZERS = {
     # arXiv:1711.05101
-    "adamw": OptimizerSpec(path="torch.optim:AdamW", fused=True),
+    "adamw": OptimizerSpec(path="torch.optim:AdamW", fused=True, shards=True),
     # arXiv:2110.02861
     "adamw-8bit": OptimizerSpec(path="bitsandbytes.optim:AdamW8bit", extra="8bit"),
     # arXiv:1804.04235, with the config's learning rate in place of its own

@@ -21,6 +21,10 @@ class Updates:
         self.parameters = trained.parameters
         self.optimizer = make_optimizer(list(trained.groups), config)
         self.schedule = make_schedule(self.optimizer, config)
+        self.settings = [
+            {name: value for name, value in group.items() if name != "params"}
+            for group in self.optimizer.param_groups
+        ]
         decay = config.optimizer.ema_decay
         self.average = None if decay is None else Average(self.parameters, decay)
         self.optimizer_averages = optimizer_spec(config.optimizer.name).averages
@@ -34,15 +38,23 @@ class Updates:
         """What a checkpoint keeps of it beside the parameters."""
         return {
             "optimizer": self.optimizer.state_dict(),
+            "settings": self.settings,
             "schedule": self.schedule.state_dict(),
             "average": {} if self.average is None else self.average.values,
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take up what `state` gave."""
+        """Take up what `state` gave, with the settings of this config where they have changed."""
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
-        if self.average is not None:
+        before = state.get("settings", self.settings)
+        groups = self.optimizer.param_groups
+        for group, now, then in zip(groups, self.settings, before, strict=True):
+            group.update({k: v for k, v in now.items() if k not in then or then[k] != v})
+        self.schedule.base_lrs = [group["initial_lr"] for group in groups]
+        for group, factor in zip(groups, self.schedule.lr_lambdas, strict=True):
+            group["lr"] = group["initial_lr"] * factor(self.schedule.last_epoch)
+        if self.average is not None and state["average"]:  # else it begins here
             self.average.restore(state["average"])
 
     @torch.no_grad()

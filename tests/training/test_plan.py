@@ -1,0 +1,176 @@
+"""`tintype train --plan`: its figures against those of the run itself."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import AutoencoderKL
+from torch.profiler import ProfilerActivity, profile
+
+from tests.tiny import save_sdxl
+from tests.training.helpers import make_config, make_task
+from tintype.errors import ConfigError, ModelError
+from tintype.models.load import load
+from tintype.models.loading.assemble import empty_vae
+from tintype.runtime.ledger import Ledger
+from tintype.training.data.cache import encode_pixels
+from tintype.training.keeping.space import size_of
+from tintype.training.methods import method
+from tintype.training.plan import plan as planning
+from tintype.training.plan import plan_run
+from tintype.training.plan.count import Counted, count_run
+from tintype.training.plan.shadow import shadow
+from tintype.training.resolve import resolve
+from tintype.types import TrainConfig
+
+TOLERANCE = 0.08
+
+
+def allocated(run: Callable[[], object]) -> int:
+    """The most bytes that torch's CPU allocator gave out for it, by torch's own profiler."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        run()
+    now = peak = 0
+    for event in seen.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            now += event.nbytes()
+            peak = max(peak, now)
+    return peak
+
+
+def counted(model: str | Path, config: TrainConfig) -> tuple[Counted, TrainConfig]:
+    made, _ = shadow(model)
+    whole = resolve(config, made)
+    return count_run(made, whole, cpu=True), whole
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"batch_size": 8, "resolution": 128},
+        {"method": "lora", "batch_size": 8, "resolution": 128, "adapter": {"rank": 2}},
+        {
+            "batch_size": 8,
+            "resolution": 128,
+            "memory": {"gradient_checkpointing": True},
+        },
+        {
+            "method": "lora",
+            "batch_size": 4,
+            "resolution": 128,
+            "memory": {"base_precision": "bf16"},
+            "train_text_encoder": True,
+        },
+    ],
+    ids=["dreambooth", "lora", "checkpointing", "bf16 base and text encoder"],
+)
+def test_a_steps_memory_is_that_of_the_real_step(
+    values: dict[str, object], sd_folder: Path, tmp_path: Path
+) -> None:
+    found, _ = counted(sd_folder, make_config(tmp_path, sd_folder, **values))
+    planned = found.training["activations"] + found.training["gradients"]
+
+    task = make_task(tmp_path, load(sd_folder, device="cpu"), **values)
+    where = task.where(0)
+    measured = allocated(lambda: task.step(where)["loss"].backward())
+    assert planned == pytest.approx(measured, rel=TOLERANCE)
+
+    trained = size_of(task.trained.parameters.values())
+    state = task.configure_optimizers()["optimizer"]
+    state.step()
+    kept = sum(size_of(v for v in s.values() if v.ndim) for s in state.state.values())
+    assert found.training["gradients"] == trained
+    assert found.training["optimiser"] == pytest.approx(kept, rel=0.01)
+
+
+def test_weights_are_those_of_the_parts(sd_folder: Path, tmp_path: Path) -> None:
+    model = load(sd_folder, device="cpu")
+    sizes = {name: size_of([*p.parameters(), *p.buffers()]) for name, p in model.parts.items()}
+    found, _ = counted(sd_folder, make_config(tmp_path, sd_folder))
+    assert found.training["weights of unet"] == sizes["unet"]
+    assert found.untouched == sum(sizes.values())
+    assert found.others == sum(sizes.values()) - sizes["unet"]
+
+
+def test_encoding_is_that_of_a_real_vae(sd_folder: Path, tmp_path: Path) -> None:
+    # wide enough not to be filled up to the 16 channels that the CPU's convolutions want
+    made, _ = shadow(sd_folder)
+    config = {**made.vae.config, "block_out_channels": (32, 32, 32, 32)}
+    made.vae = empty_vae(config)
+    whole = resolve(make_config(tmp_path, sd_folder, resolution=256), made)
+    found = count_run(made, whole, cpu=True)
+
+    vae = AutoencoderKL.from_config(config)
+    pixels = torch.zeros(found.encoded_at_once, 3, 256, 256)
+    measured = allocated(lambda: encode_pixels(vae, pixels)) + pixels.nbytes
+    assert found.encoding == pytest.approx(measured, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("way", ["textual-inversion", "pivotal", "custom-diffusion"])
+def test_new_words_and_every_method_are_planned(way: str, tmp_path: Path) -> None:
+    folder = save_sdxl(tmp_path / "xl")
+    config = TrainConfig(
+        pictures=tmp_path / "none",
+        class_noun="dog",
+        model=str(folder),
+        method=way,
+        identifier="<rex>",
+        steps=3,
+        inversion={"vectors": 2},
+    )
+    plan = plan_run(config, device="cpu")
+    assert plan.parts["activations"] > 0
+    assert plan.fits
+    assert {"weights of text_encoder", "weights of text_encoder_2"} <= plan.parts.keys()
+    assert plan.pace == "measured"
+
+
+def test_a_preset_that_is_not_here_is_planned_by_its_family(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, is_here = shadow("stable-diffusion-v1-5")
+    assert not is_here
+    assert sum(p.numel() for p in model.unet.parameters()) == 859_520_964
+    assert sum(p.numel() for p in model.text_encoders[0].parameters()) == 123_060_480
+    assert sum(p.numel() for p in model.vae.parameters()) == 83_653_863
+    assert model.unet.device.type == "meta"
+    with pytest.raises(ModelError, match="no such model"):
+        shadow("stable-diffusion-v1-55")
+
+
+def test_what_does_not_fit_comes_with_what_would(
+    sd_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = make_config(tmp_path, sd_folder, batch_size=4, resolution=256)
+    whole, _ = counted(sd_folder, config)
+    room = int(0.5 * whole.memory["training"])
+    monkeypatch.setattr(planning, "free_memory", lambda device: room)
+    plan = plan_run(config, device="cpu")
+    assert not plan.fits
+    assert plan.ways[0].settings == ("memory.gradient_checkpointing=true",)
+    assert [way.peak for way in plan.ways] == sorted((way.peak for way in plan.ways), reverse=True)
+    told = plan.summary()
+    assert "It doesn't fit" in told
+    assert "--set memory.gradient_checkpointing=true" in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_ledger_counts_what_lives_and_what_is_done() -> None:
+    left, right = torch.ones(8, 4), torch.ones(4, 2)
+    with Ledger([left, right]) as ledger:
+        product = left @ right
+        view = product.t()
+        _ = (view + 1).sum()
+    assert ledger.flops.total() == 2 * 8 * 4 * 2
+    assert ledger.now == product.nbytes + 4
+    assert ledger.peak >= 2 * product.nbytes
+
+
+def test_a_contradiction_is_told_before_anything_is_counted(
+    sd_folder: Path, tmp_path: Path
+) -> None:
+    config = make_config(tmp_path, sd_folder, memory={"base_precision": "nf4"})
+    assert method("dreambooth").trains_base
+    with pytest.raises(ConfigError, match=r"memory\.base_precision"):
+        plan_run(config, device="cpu")
