@@ -26,17 +26,22 @@ from tintype.models.model import Model
 from tintype.pictures import read_picture
 from tintype.text.encode import tokenize
 from tintype.training.between import Between
+from tintype.training.checkpoint import Origin
 from tintype.training.data.crops import crops
 from tintype.training.data.prepare import Preparation
 from tintype.training.data.sources import Sources
 from tintype.training.interrupt import StopWish
 from tintype.training.methods import method
+from tintype.training.place import Place
 from tintype.training.resolve import resolve
 from tintype.training.task import Task
-from tintype.training.trainer import Place, train
+from tintype.training.trainer import train
+from tintype.training.watch.clock import PhaseClock
+from tintype.training.watch.watch import Watch
 from tintype.types import Event, Progress, TrainConfig
 
 WARM_UP = 5
+PHASE = "training"
 CLOCK = time.perf_counter
 
 
@@ -72,25 +77,34 @@ class Ours:
         """Seconds a step, the first few left out."""
         assert self.config.steps is not None, "a complete config"
         assert self.config.out is not None, "a complete config"
-        times: list[float] = []
+        times: list[tuple[int, float]] = []
 
         def tell(event: Event) -> None:
-            if isinstance(event, Progress):
-                times.append(CLOCK())
+            if isinstance(event, Progress) and event.phase == PHASE and event.step >= WARM_UP:
+                times.append((event.step, CLOCK()))
 
+        task = Task(self.model, self.config, self.trained, self.data)
+        place = Place.of(self.config, "auto")
         between = Between(
             self.config.out,
-            data_hash="",
-            config_hash="",
+            origin=Origin(),
+            before={},
             wish=StopWish(),
-            sample=lambda step: None,
+            watch=Watch(
+                self.config.out,
+                self.config,
+                device=place.device,
+                offline=True,
+                clock=PhaseClock(tell),
+            ),
+            sample=lambda step: [],
             on_event=tell,
         )
-        task = Task(self.model, self.config, self.trained, self.data)
         task.parts.train()
-        train(task, between, Place.of(self.config, "auto"), self.config.out)
+        train(task, between, place, self.config.out)
         synchronize()
-        return (times[-1] - times[WARM_UP]) / (len(times) - 1 - WARM_UP)
+        (first, began), (last, ended) = times[0], times[-1]
+        return (ended - began) / (last - first)
 
     def parts(self) -> dict[str, float]:
         """Milliseconds of each part of a step, taken alone, without Lightning."""

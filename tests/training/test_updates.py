@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 from torch import Tensor
@@ -13,6 +14,7 @@ from tests.tiny import save_edm, save_sd2
 from tests.training.helpers import make_config, run_fit
 from tintype.errors import ConfigError
 from tintype.training.checkpoint import load_checkpoint
+from tintype.training.optim.clip import clip
 from tintype.training.run import fit, resume
 from tintype.types import Event, Progress
 
@@ -135,3 +137,18 @@ def test_contradictions_cost_nothing(values: dict[str, Any], words: str, tmp_pat
         run_fit(tmp_path, config)
     assert not (tmp_path / "run").exists()
     assert not (tmp_path / "cache").exists(), "no class pictures were drawn"
+
+
+@pytest.mark.parametrize("size", [1e-3, 10.0, float("nan")])
+def test_gradients_are_clipped_as_torch_clips_them(size: float) -> None:
+    ours, theirs = (
+        [torch.nn.Parameter(torch.zeros(8, 3)), torch.nn.Parameter(torch.zeros(5))] for _ in "ab"
+    )
+    for parameters in (ours, theirs):
+        for number, parameter in enumerate(parameters):
+            source = torch.Generator().manual_seed(number)
+            parameter.grad = size * torch.randn(parameter.shape, generator=source)
+    norms = clip(ours, 1.0), torch.nn.utils.clip_grad_norm_(theirs, 1.0)
+    for one, other in ((a.grad, b.grad) for a, b in zip(ours, theirs, strict=True)):
+        assert torch.equal(one.nan_to_num(7), other.nan_to_num(7))
+    assert torch.equal(norms[0].nan_to_num(7), norms[1].nan_to_num(7))

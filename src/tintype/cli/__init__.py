@@ -15,6 +15,7 @@ from tintype.cli.sweep import sweep
 from tintype.cli.train import demo, evaluate, train
 from tintype.cli.upscale import upscale
 from tintype.errors import TintypeError
+from tintype.runtime.threads import busy_cores, idle_cores
 from tintype.version import __version__
 
 app = typer.Typer(
@@ -40,11 +41,26 @@ for command in (demo, train, sweep, generate, upscale, evaluate, convert, merge,
 app.add_typer(models.app, name="models")
 
 
+def _leave_cores_to_others() -> None:
+    """Have no more threads than there are idle cores, before torch is imported and makes them.
+
+    OpenMP's threads wait for each other in a spin, so that one whose core is taken holds up all.
+    """
+    if "OMP_NUM_THREADS" in os.environ or "torch" in sys.modules:
+        return
+    busy = busy_cores()
+    idle = idle_cores(busy)
+    if idle < len(busy):
+        os.environ["OMP_NUM_THREADS"] = str(idle)
+
+
 def main() -> None:
     """Run the command line; an error that we raise on purpose is a message and exit code 2."""
     # libraries speak, while they are imported, of others that they can do without
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    if not {"--help", "--version"} & set(sys.argv):
+        _leave_cores_to_others()
     try:
         app()
     except TintypeError as error:

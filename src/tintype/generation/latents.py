@@ -12,6 +12,8 @@ from tintype.models.families.scaling import scaled, unscaled
 from tintype.models.model import Model
 from tintype.runtime.decoder import fast_decoder
 
+DECODE_PIXELS = 512 * 512  # pictures at once: one at 512 px, which takes a VAE 0.8 GB in fp32
+
 
 def decode(model: Model, latents: torch.Tensor, *, plain: bool = False) -> torch.Tensor:
     """Latents [batch, channels, height, width] as the UNet knows them, to pixels in [-1, 1].
@@ -56,8 +58,10 @@ def _decode(vae: AutoencoderKL, latents: torch.Tensor, plain: bool) -> torch.Ten
     latents = latents.to(vae.dtype)
     fast = fast_decoder(vae) if latents.device.type == "cpu" and not plain else None
     if fast is None:
-        pixels: torch.Tensor = vae.decode(latents, return_dict=False)[0]
-        return pixels.float().cpu()
+        factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        at_once = max(1, DECODE_PIXELS // (factor**2 * latents[0, 0].numel()))
+        batches = latents.split(at_once)
+        return torch.cat([vae.decode(some, return_dict=False)[0].float().cpu() for some in batches])
     # one by one: on a CPU that is faster, as one picture's layers stay in its cache
     return torch.cat([fast(latent) for latent in latents.split(1)]).float()
 

@@ -17,6 +17,7 @@ from tintype.training.lesson import Lesson, Share
 from tintype.training.methods.method import Trained
 from tintype.training.objective import Noised, Objective
 from tintype.training.optim import Updates
+from tintype.training.optim.clip import clip
 from tintype.training.ranks import ALONE, Crew
 from tintype.training.ranks.shards import SHARDED, Shards, everywhere, like
 from tintype.training.seeds import stream_seed
@@ -220,7 +221,7 @@ class Task(pl.LightningModule):
         """
         if gradient_clip_val:
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
-            norm = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+            norm = clip(parameters, gradient_clip_val)
             self.gradient_norm = everywhere(norm.detach())
 
     def training_step(self, batch: int, batch_idx: int) -> dict[str, Tensor]:

@@ -23,6 +23,7 @@ from tintype.training.data.source import TrainData
 from tintype.training.data.sources import Sources
 from tintype.training.interrupt import StopWish
 from tintype.training.keeping.best import check_best
+from tintype.training.keeping.machine import take_up_threads
 from tintype.training.keeping.review import Review
 from tintype.training.keeping.space import check_room, size_of
 from tintype.training.methods import method
@@ -154,6 +155,7 @@ class UnderWay:
         if checkpoint is not None:
             task.restore(checkpoint)
             before = checkpoint.machine
+            take_up_threads(before, self.place.ranks.ranks)
             del checkpoint
         task.parts.train()
         noun = config.all_subjects[0].class_noun

@@ -52,3 +52,11 @@ class Machine:
             "another order, so the result equals that of a run never stopped to rounding, not to "
             "the bit"
         )
+
+
+def take_up_threads(before: Mapping[str, Any], devices: int) -> None:
+    """Compute with as many threads as `before`, where that many processes do: another number
+    rounds otherwise, and how many there are depends on how busy the machine was."""
+    threads = before.get("threads")
+    if threads is not None and before.get("devices") == devices:
+        torch.set_num_threads(threads)

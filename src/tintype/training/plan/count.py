@@ -1,0 +1,196 @@
+"""The bytes and the work of a run, counted on a model without weights."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from tintype.models.model import Model
+from tintype.runtime.ledger import Ledger, Work
+from tintype.training.data.folder import find_pictures
+from tintype.training.keeping.space import size_of
+from tintype.training.methods import method
+from tintype.training.methods.method import Trained
+from tintype.training.optim import state_size
+from tintype.training.plan.rehearse import Rehearsal, make_fake, make_ready, storage
+from tintype.training.plan.timing import Pace
+from tintype.types import TrainConfig
+
+PICTURES = 4  # where there are none yet
+FLOAT = 4  # bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Counted:
+    """A run's bytes and its work.
+
+    `training` is what a step takes: weights by part, gradients, optimiser, average, caches, and
+    activations beyond what gradients will take. `untouched` are all parts before they are made
+    ready, `idle` all but the UNet after that, `others` those that no gradient flows through;
+    `drawing` and `encoding` what comes on top while pictures are drawn and encoded. `parameters`
+    are the UNet's.
+    """
+
+    training: dict[str, int]
+    untouched: int
+    idle: int
+    others: int
+    drawing: int
+    encoding: int
+    parameters: int
+    step: Work
+    denoising: Work
+    decoding: Work
+    encoded: Work
+    drawn_at_once: int
+    decoded_at_once: int
+    encoded_at_once: int
+    cpu: bool
+
+    @property
+    def memory(self) -> dict[str, int]:
+        """The peak of each phase on the device."""
+        everything = self.idle + self.training["weights of unet"]
+        step = sum(self.training.values())
+        lasting = step - self.training["activations"] + self.others
+        return {
+            "class pictures": self.untouched + self.drawing,
+            "caching": (everything if self.cpu else self.idle) + self.encoding,
+            "training": step + (self.others if self.cpu else 0),
+            "samples": lasting + self.drawing,
+        }
+
+    def peak(self, config: TrainConfig) -> int:
+        """The most bytes that the device must have in the phases of this run."""
+        return max(self.memory[name] for name in self.phases(config))
+
+    def phases(self, config: TrainConfig) -> tuple[str, ...]:
+        """Those of `memory` that a run has."""
+        has = {"class pictures": class_pictures(config), "samples": samples(config)}
+        return tuple(name for name in self.memory if has.get(name, True))
+
+    def seconds(self, config: TrainConfig, pace: Pace) -> dict[str, float]:
+        """Of each phase that there is."""
+        assert config.steps is not None, "a resolved config"
+        picture = config.prior.steps * pace.of(self.denoising) / self.drawn_at_once
+        picture += pace.of(self.decoding) / self.decoded_at_once
+        views = views_to_encode(config) / self.encoded_at_once
+        found = {
+            "class pictures": class_pictures(config) * picture,
+            "caching": views * pace.of(self.encoded),
+            "training": config.steps * pace.step,
+            "samples": samples(config) * picture,
+        }
+        return {name: found[name] for name in self.phases(config)}
+
+
+def samples(config: TrainConfig) -> int:
+    """How many sample pictures are drawn on the way."""
+    assert config.steps is not None, "a resolved config"
+    times = config.steps // config.sample_every if config.sample_every else 0
+    return times * len(config.sample_prompts)
+
+
+def class_pictures(config: TrainConfig) -> int:
+    """How many the base model draws, if it hasn't before."""
+    if config.prior.source == "model" or not config.prior.weight:
+        return 0
+    wanted = config.prior.pictures or 0
+    missing = {
+        subject.class_prompt.replace("{class_noun}", subject.class_noun): wanted
+        - (len(find_pictures(subject.class_dir, field="class_dir")) if subject.class_dir else 0)
+        for subject in config.all_subjects
+    }
+    return sum(max(0, number) for number in missing.values())
+
+
+def views_to_encode(config: TrainConfig) -> int:
+    """Crops and mirror images of all pictures."""
+    crops = 1 if config.data.center_crop else config.data.crops
+    sides = 2 if config.data.flip_probability else 1
+    instance = sum(
+        len(find_pictures(subject.pictures, field="pictures"))
+        if subject.pictures.is_dir()
+        else PICTURES
+        for subject in config.all_subjects
+    )
+    prior = config.prior.pictures or 0
+    if config.prior.source == "model" or not config.prior.weight:
+        prior = 0
+    return instance * crops * sides + prior * crops
+
+
+def count_run(model: Model, config: TrainConfig, *, cpu: bool) -> Counted:
+    """Count a run of an empty model, which is made ready on the way and is of no use after.
+
+    `cpu` says that it runs on a CPU, whose memory keeps all parts throughout.
+    """
+    kind = method(config.method)
+    for part in model.parts.values():
+        part.requires_grad_(False)
+    untouched = storage(model.parts)
+    parameters = sum(parameter.numel() for parameter in model.unet.parameters())
+    drawer = replace(model, unet=copy.deepcopy(model.unet))
+    trained = make_ready(model, kind, config)
+    for part in trained.parts.values():
+        part.train()
+    with FakeTensorMode():
+        make_fake(drawer.unet, *model.parts.values())
+        drawing = Rehearsal(drawer, config, kind, one_by_one=cpu)
+        denoising, denoised = _counted(drawer, drawing.denoise)
+        decoding, decoded = _counted(drawer, drawing.decode)
+        encoding, encoded = _counted(drawer, drawing.encode)
+        rehearsal = Rehearsal(model, config, kind)
+        step, work = _counted(model, rehearsal.step)
+    resident = storage(trained.parts)
+    return Counted(
+        training=_training(config, trained, rehearsal, step),
+        untouched=untouched,
+        idle=storage(model.parts) - storage({"unet": model.unet}),
+        others=storage(model.parts) - resident,
+        drawing=max(denoising, decoding),
+        encoding=encoding,
+        parameters=parameters,
+        step=work,
+        denoising=denoised,
+        decoding=decoded,
+        encoded=encoded,
+        drawn_at_once=drawing.drawn,
+        decoded_at_once=drawing.decoded,
+        encoded_at_once=rehearsal.encoded,
+        cpu=cpu,
+    )
+
+
+def _counted(model: Model, run: Callable[[], None]) -> tuple[int, Work]:
+    """The bytes that something takes at its peak beside the weights, and its operations."""
+    known: list[Tensor] = []
+    for part in model.parts.values():
+        known += [*part.parameters(), *part.buffers()]
+    with Ledger(known) as ledger:
+        run()
+    return ledger.peak, ledger.work
+
+
+def _training(
+    config: TrainConfig, trained: Trained, rehearsal: Rehearsal, step: int
+) -> dict[str, int]:
+    """The bytes of a step by what they are for; their sum is its peak."""
+    gradients = size_of(trained.parameters.values())
+    average = gradients if config.optimizer.ema_decay is not None else 0
+    found = {f"weights of {name}": storage({name: part}) for name, part in trained.parts.items()}
+    found["gradients"] = gradients
+    found["optimiser"] = state_size(trained, config) - average
+    found["average"] = average
+    found["cached latents"] = _cached(config, rehearsal)
+    found["activations"] = max(0, step - gradients)
+    return found
+
+
+def _cached(config: TrainConfig, rehearsal: Rehearsal) -> int:
+    """Means and standard deviations of all latents."""
+    side = rehearsal.side // rehearsal.model.latent_factor
+    latent = side * side * rehearsal.model.latent_channels * FLOAT
+    return 2 * latent * views_to_encode(config)
