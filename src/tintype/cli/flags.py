@@ -1,9 +1,15 @@
 """Flags that several commands take."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
+PicturesArgument = Annotated[Path | None, typer.Argument(help="A folder of 3-5 pictures.")]
+ClassNounFlag = Annotated[str | None, typer.Option(help="What it is: dog, toy, duck…")]
+MethodFlag = Annotated[
+    str | None, typer.Option(help="dreambooth, lora, textual-inversion, pivotal…")
+]
 ModelFlag = Annotated[
     str | None,
     typer.Option(

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from tintype import console
-from tintype.cli.flags import DeviceFlag, ModelFlag
+from tintype.cli.flags import ClassNounFlag, DeviceFlag, MethodFlag, ModelFlag, PicturesArgument
 from tintype.errors import ConfigError
 from tintype.service import Service
 from tintype.settings import load_settings
@@ -15,12 +15,10 @@ from tintype.types.base import merged
 
 
 def sweep(
-    pictures: Annotated[Path | None, typer.Argument(help="A folder of 3-5 pictures.")] = None,
-    class_noun: Annotated[str | None, typer.Option(help="What it is: dog, toy, duck…")] = None,
+    pictures: PicturesArgument = None,
+    class_noun: ClassNounFlag = None,
     model: ModelFlag = None,
-    method: Annotated[
-        str | None, typer.Option(help="dreambooth, lora, textual-inversion, pivotal…")
-    ] = None,
+    method: MethodFlag = None,
     grid: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=V1,V2…", help="Values of a key; all combinations are tried."),

@@ -6,7 +6,15 @@ from typing import Annotated, Any
 import typer
 
 from tintype import console
-from tintype.cli.flags import DeviceFlag, ModelFlag, OfflineFlag, PickleFlag
+from tintype.cli.flags import (
+    ClassNounFlag,
+    DeviceFlag,
+    MethodFlag,
+    ModelFlag,
+    OfflineFlag,
+    PickleFlag,
+    PicturesArgument,
+)
 from tintype.errors import ConfigError
 from tintype.service import Service
 from tintype.settings import load_settings
@@ -26,12 +34,10 @@ def demo(
 
 
 def train(
-    pictures: Annotated[Path | None, typer.Argument(help="A folder of 3-5 pictures.")] = None,
-    class_noun: Annotated[str | None, typer.Option(help="What it is: dog, toy, duck…")] = None,
+    pictures: PicturesArgument = None,
+    class_noun: ClassNounFlag = None,
     model: ModelFlag = None,
-    method: Annotated[
-        str | None, typer.Option(help="dreambooth, lora, textual-inversion, pivotal…")
-    ] = None,
+    method: MethodFlag = None,
     identifier: Annotated[str | None, typer.Option(help="The rare word for it.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder; default runs/NAME.")] = None,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps.")] = None,
