@@ -18,14 +18,12 @@ from tintype.types import TrainConfig
 SD, XL = "stable-diffusion-v1-5", "stable-diffusion-xl-base-1.0"
 HALF = ("memory.base_precision=bf16", "precision=bf16-mixed")
 CHECKPOINTS = ("memory.gradient_checkpointing=true",)
-NO_CLASS = ("prior.weight=0",)
 RUNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (SD, ("method=lora",)),
     (SD, ("method=lora", *HALF)),
     (SD, ("method=lora", *HALF, *CHECKPOINTS)),
     (SD, ("method=dreambooth", "precision=bf16-mixed", "optimizer.name=adamw-8bit")),
     (XL, ("method=lora", *HALF, *CHECKPOINTS)),
-    (XL, ("method=lora", *HALF, *CHECKPOINTS, *NO_CLASS)),
     (XL, ("method=lora", "memory.base_precision=nf4", "precision=bf16-mixed", *CHECKPOINTS)),
     (XL, ("method=dreambooth", "precision=bf16-mixed", "optimizer.name=adamw-8bit", *CHECKPOINTS)),
 )
