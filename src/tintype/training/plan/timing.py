@@ -3,7 +3,6 @@
 import statistics
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 
@@ -15,9 +14,6 @@ from tintype.training.optim import Updates
 from tintype.training.optim.clip import clip
 from tintype.training.plan.rehearse import PRECISIONS, Rehearsal, make_ready
 from tintype.types import TrainConfig
-
-if TYPE_CHECKING:
-    from tintype.training.plan.count import Counted
 
 TIMED = 3  # steps, after one that isn't
 
@@ -42,8 +38,8 @@ class Pace:
         )
 
 
-def estimated_pace(config: TrainConfig, counted: "Counted", device: torch.device) -> Pace:
-    """From the work of a step, and how fast this device does each kind of it."""
+def estimated_pace(config: TrainConfig, work: Work, device: torch.device) -> Pace:
+    """From the `work` of a step, and how fast this device does each kind of it."""
     dtype = PRECISIONS.get(config.precision, torch.float32)
     pace = Pace(
         step=0.0,
@@ -52,14 +48,12 @@ def estimated_pace(config: TrainConfig, counted: "Counted", device: torch.device
         products=product_rate(device, dtype),
         moved=moving_rate(device, dtype),
     )
-    return replace(pace, step=config.accumulate * pace.of(counted.step))
+    return replace(pace, step=config.accumulate * pace.of(work))
 
 
-def measured_pace(
-    model: Model, config: TrainConfig, counted: "Counted", device: torch.device
-) -> Pace:
-    """From real steps of a loaded model, which is changed by them."""
-    guess = estimated_pace(config, counted, device)
+def measured_pace(model: Model, config: TrainConfig, work: Work, device: torch.device) -> Pace:
+    """From real steps of a loaded model, which is changed by them; `work` is that of one."""
+    guess = estimated_pace(config, work, device)
     kind = method(config.method)
     for part in model.parts.values():
         part.requires_grad_(False)
