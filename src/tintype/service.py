@@ -47,8 +47,8 @@ class Service:
     """What tintype does, on one machine and with one person's settings.
 
     The model used last stays loaded, and the ControlNets and the like that it was led by, so that
-    the next request for them starts at once. The heavy
-    libraries are imported by the methods that need them: a front that shows help loads none.
+    the next request for them starts at once. The heavy libraries are imported by the methods that
+    need them: a front that shows help loads none.
     """
 
     def __init__(self, settings: Settings) -> None:
