@@ -68,6 +68,7 @@ def test_a_grid_is_tried_ranked_and_not_tried_again(sd_folder: Path, tmp_path: P
 def test_a_sweep_goes_on_where_it_was_stopped(sd_folder: Path, tmp_path: Path) -> None:
     search = {"learning_rate": {"low": 1e-6, "high": 1e-2, "log": True}, "seed": [1, 2]}
     whole, _ = run(make_sweep(tmp_path / "whole", sd_folder, search=search, trials=3))
+    assert len({o.trial.values["learning_rate"] for o in whole.outcomes}) == 3
     config = make_sweep(tmp_path, sd_folder, search=search, trials=3)
 
     def stop(event: Event) -> None:
