@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
@@ -61,7 +62,7 @@ def timesteps(size: int, where: torch.device) -> Tensor:
 
 
 def velocity_loss(
-    model: Callable[..., object],
+    model: Callable[..., Any],
     x: Tensor,
     words: Tensor,
     alphas: Tensor,
@@ -80,7 +81,7 @@ def velocity_loss(
     seen = noisy if beside is None else torch.cat([noisy, beside], 1)
     with training.autocast():
         out = model(seen, t, words, **options)
-    velocity: Tensor = out if isinstance(out, Tensor) else out.sample  # type: ignore[attr-defined]
+    velocity: Tensor = out if isinstance(out, Tensor) else out.sample
     return functional.mse_loss(velocity.float(), a * noise - s * x)
 
 
