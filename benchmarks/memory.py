@@ -23,9 +23,11 @@ RUNS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (SD, ("method=lora", *HALF)),
     (SD, ("method=lora", *HALF, *CHECKPOINTS)),
     (SD, ("method=dreambooth", "precision=bf16-mixed", "optimizer.name=adamw-8bit")),
+    (SD, ("method=dreambooth", "precision=bf16-true", "optimizer.name=adamw-8bit", *CHECKPOINTS)),
     (XL, ("method=lora", *HALF, *CHECKPOINTS)),
     (XL, ("method=lora", "memory.base_precision=nf4", "precision=bf16-mixed", *CHECKPOINTS)),
     (XL, ("method=dreambooth", "precision=bf16-mixed", "optimizer.name=adamw-8bit", *CHECKPOINTS)),
+    (XL, ("method=dreambooth", "precision=bf16-true", "optimizer.name=adamw-8bit", *CHECKPOINTS)),
 )
 
 

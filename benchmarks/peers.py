@@ -30,7 +30,15 @@ INSTANCE, CLASS = "a photo of sks dog", "a photo of a dog"
 RATE = "1e-5"
 RANK = "4"
 CLASS_PICTURES = 8
-CLIP = "openai_clip-vit-large-patch14"  # kohya's name for a folder with CLIP's vocabulary
+# kohya's names for folders with CLIP's vocabulary
+CLIPS = ("openai_clip-vit-large-patch14", "laion_CLIP-ViT-bigG-14-laion2B-39B-b160k")
+# The scripts of each method, for Stable Diffusion and for SDXL, and tintype's precisions.
+DIFFUSERS = {
+    "dreambooth": ("train_dreambooth.py",),
+    "lora": ("train_dreambooth_lora.py", "train_dreambooth_lora_sdxl.py"),
+}
+KOHYA = {"dreambooth": ("train_db.py",), "lora": ("train_network.py", "sdxl_train_network.py")}
+PRECISIONS = {"no": "32", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 # A torchvision built for CUDA can't load its C library beside a torch for CPUs, and then fails to
 # import; the transforms that the scripts use need only that the names of its operators are known.
@@ -57,7 +65,7 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """What all of them are to do."""
+    """What all of them are to do; `mixed` is accelerate's word for a precision."""
 
     model: Path
     root: Path
@@ -65,6 +73,9 @@ class Task:
     method: str
     batch: int
     prior: bool
+    xl: bool = False
+    mixed: str = "no"
+    device: str = "cpu"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +102,18 @@ def tintype(task: Task, steps: int, out: Path) -> list[str]:
         sys.executable, "-m", "tintype", "train", task.root / "instance", "--class-noun", "dog",
         "--model", task.model, "--method", task.method, "--out", out, "--steps", steps,
         "--batch-size", task.batch, "--learning-rate", RATE, "--checkpoint-every", 10**6,
-        "--set", f"resolution={task.resolution}", "--set", "sample_every=0", "--device", "cpu",
+        "--set", f"resolution={task.resolution}", "--set", "sample_every=0",
+        "--device", task.device, "--set", f"precision={PRECISIONS[task.mixed]}",
     ]  # fmt: skip
     if task.prior:
         words += ["--class-dir", task.root / "class", "--class-pictures", CLASS_PICTURES]
     else:
         words += ["--set", "prior.weight=0"]
     if task.method == "lora":
-        words += ["--set", f"adapter.rank={RANK}"]
+        # the layers that diffusers' script adapts; pocket's own default is all of them
+        words += ["--set", f"adapter.rank={RANK}", "--set", "adapter.targets=attention"]
+        if task.mixed != "no":  # the others store the base so too
+            words += ["--set", f"memory.base_precision={task.mixed.removeprefix('fp')}"]
     return [str(word) for word in words]
 
 
@@ -106,14 +121,13 @@ def by_diffusers(folder: Path, *flags: str) -> Callable[[Task, int, Path], list[
     """diffusers' script for the method, with more `flags`."""
 
     def command(task: Task, steps: int, out: Path) -> list[str]:
-        script = {"dreambooth": "train_dreambooth.py", "lora": "train_dreambooth_lora.py"}
         words = [
-            sys.executable, "-c", PRELUDE, (folder / script[task.method]).absolute(),
+            sys.executable, "-c", PRELUDE, (folder / DIFFUSERS[task.method][task.xl]).absolute(),
             "--pretrained_model_name_or_path", task.model, "--output_dir", out,
             "--instance_data_dir", task.root / "instance", "--instance_prompt", INSTANCE,
             "--resolution", task.resolution, "--center_crop", "--train_batch_size", task.batch,
             "--max_train_steps", steps, "--checkpointing_steps", 10**6, "--learning_rate", RATE,
-            "--lr_scheduler", "constant", "--lr_warmup_steps", 0, "--mixed_precision", "no",
+            "--lr_scheduler", "constant", "--lr_warmup_steps", 0, "--mixed_precision", task.mixed,
             "--seed", 0, *flags,
         ]  # fmt: skip
         if task.prior:
@@ -130,14 +144,13 @@ def by_kohya(folder: Path, *flags: str) -> Callable[[Task, int, Path], list[str]
     """kohya's script for the method, with more `flags`; its batches count class pictures too."""
 
     def command(task: Task, steps: int, out: Path) -> list[str]:
-        script = {"dreambooth": "train_db.py", "lora": "train_network.py"}
         words = [
-            sys.executable, "-c", PRELUDE, (folder / script[task.method]).absolute(),
+            sys.executable, "-c", PRELUDE, (folder / KOHYA[task.method][task.xl]).absolute(),
             "--pretrained_model_name_or_path", task.model, "--output_dir", out,
             "--train_data_dir", task.root / "kohya-instance", "--output_name", "result",
             "--resolution", task.resolution, "--train_batch_size", task.batch * (1 + task.prior),
             "--max_train_steps", steps, "--learning_rate", RATE, "--lr_scheduler", "constant",
-            "--mixed_precision", "no", "--optimizer_type", "AdamW", "--seed", 0,
+            "--mixed_precision", task.mixed, "--optimizer_type", "AdamW", "--seed", 0,
             "--save_model_as", "safetensors", "--tokenizer_cache_dir", task.root / "vocabulary",
             "--max_data_loader_n_workers", 0, "--cache_latents", "--sdpa", *flags,
         ]  # fmt: skip
@@ -323,7 +336,8 @@ def main() -> None:
             prior=not given.no_prior,
         )
         make_pictures(task.root, task.prior)
-        write_vocabulary(task.root / "vocabulary" / CLIP)
+        for name in CLIPS:
+            write_vocabulary(task.root / "vocabulary" / name)
         for trainer in trainers.values():  # files into memory
             run(trainer, task, given.steps[0], given.threads)
         for _ in range(given.rounds):

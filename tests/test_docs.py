@@ -119,6 +119,7 @@ PAGES = {
     "loss": ["losses.md"],
     "optimizer": ["optimizers.md"],
     "memory": ["training.md"],
+    "speed": ["training.md"],
     "watch": ["watching.md"],
 }
 

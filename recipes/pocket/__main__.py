@@ -22,11 +22,13 @@ from . import (
     export,
     extras,
     grow,
+    lcm,
     pack,
     plan,
     tokenizer,
     unet,
     vae,
+    variants,
 )
 from . import draw as drawing
 
@@ -45,8 +47,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--archive", type=Path, help="pack, plan: the packed art")
     parser.add_argument("--out", type=Path, help="plan: folder for shards and sheets")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
-    parser.add_argument("--pictures", type=int, default=48_000, help="composed pictures to cache")
-    parser.add_argument("--minutes", type=float, default=9, help="plan: of this call")
+    parser.add_argument("--pictures", type=int, default=110_000, help="composed pictures to cache")
+    parser.add_argument("--keep", type=int, default=16_000, help="pictures kept for the variants")
+    parser.add_argument("--minutes", type=float, default=9, help="plan, variants: of this call")
     parser.add_argument("--tiny", action="store_true", help="plan: rehearse with next to nothing")
     parser.add_argument("--only", default="", help="measure: one figure alone")
     parser.add_argument("--count", type=int, default=10, help="dreambooth: characters")
@@ -72,7 +75,7 @@ def _clip(args: argparse.Namespace) -> None:
 
 
 def _cache(args: argparse.Namespace) -> None:
-    cache.make(args.work, args.npm, cache.SQUARE, args.pictures, args.workers)
+    cache.make(args.work, args.npm, cache.SQUARE, args.pictures, args.workers, args.keep)
     cache.embed(args.work, args.workers)
 
 
@@ -143,6 +146,9 @@ STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
     "dreambooth": _dreambooth,
     "table": _table,
     "start": _start,
+    "lcm": lambda args: lcm.train(args.work, args.minutes, batch=32),
+    "canny": lambda args: variants.train_canny(args.work, args.minutes, batch=32),
+    "inpainting": lambda args: variants.train_inpainting(args.work, args.minutes, batch=32),
     "extras": _extras,
     "pack": _pack,
     "plan": _plan,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from diffusers import StableDiffusionPipeline
+from diffusers import LCMScheduler, StableDiffusionPipeline
 
 from . import classifier, draw, lab, training, vae
 from .captions import RELATIONS, article
@@ -54,14 +54,23 @@ def recognition(
     judge: classifier.Judge,
     names: list[str],
     steps: int = draw.STEPS,
+    guidance: float = draw.GUIDANCE,
 ) -> Report:
     """Draw each concept once and rank it with the classifier."""
     prompts = [f"a photo of {article(n)}" for n in names]
-    pictures = draw.draw(pipe, prompts, seed=100, steps=steps)
+    pictures = draw.draw(pipe, prompts, seed=100, steps=steps, guidance=guidance)
     ranks = judge.ranks(pictures, names).tolist()
     missed = [n for n, r in zip(names, ranks, strict=True) if r >= CUTOFF]
     rate = {k: _share([r < k for r in ranks]) for k in (1, CUTOFF)}
     return {"concepts": len(names), "top1": rate[1], "top5": rate[CUTOFF], "missed": missed}
+
+
+def four_steps(target: Path, judge: classifier.Judge, names: list[str]) -> Report:
+    """Draw each concept once in four steps, with the LCM-LoRA in TARGET/lcm."""
+    pipe = draw.load(target / "weights")
+    pipe.load_lora_weights(target / "lcm")
+    pipe.scheduler = LCMScheduler.from_config(pipe.scheduler.config)
+    return recognition(pipe, judge, names, steps=4, guidance=1.0)
 
 
 def backgrounds(pipe: StableDiffusionPipeline) -> Report:
@@ -161,6 +170,7 @@ def measure(work: Path, npm: Path, target: Path, photos: Path | None, only: str 
     """Measure what `only` names (default: everything) and add it to WORK/report.json."""
     pipe, judge = draw.load(target / "weights"), classifier.Judge(work)
     names = known(judge, target)
+    lcm = {"lcm": lambda: four_steps(target, judge, by_lot(names))}
     parts: dict[str, Callable[[], object]] = {
         "autoencoder": lambda: autoencoder(pipe, work, npm, photos),
         "classifier on held-out art": lambda: judge.own,
@@ -170,6 +180,7 @@ def measure(work: Path, npm: Path, target: Path, photos: Path | None, only: str 
         "composition": lambda: composition(pipe, judge, names),
         "seconds a picture": lambda: speed(pipe),
         "megabytes": lambda: sizes(target),
+        **(lcm if (target / "lcm").is_dir() else {}),
     }
     report: Report = {}
     for name in [only] if only else parts:

@@ -1,6 +1,7 @@
 """Before and after, on a small model that was really trained."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,8 @@ from tintype.evaluate.protocol import Drawings, Protocol, draw_all
 from tintype.evaluate.report import evaluate_run, load_evaluation
 from tintype.models.load import load
 from tintype.models.model import Model
-from tintype.training.run import fit
-from tintype.types import Event, Progress, TrainConfig
+from tintype.training.run import fit, resume
+from tintype.types import Event, Note, Progress, TrainConfig
 
 PLAN = {"prompts": ("a [V] {class_noun}", "[V] on a dog"), "pictures": 2, "steps": 2}
 
@@ -97,6 +98,35 @@ def test_a_run_is_measured_and_laid_out(run: Path, tmp_path: Path) -> None:
     with Image.open(run / "contact-sheet.png") as sheet:
         blank = Image.new("RGB", sheet.size, "white")
         assert ImageChops.difference(sheet.convert("RGB"), blank).getbbox()
+
+
+def test_an_evaluation_stays_with_the_steps_it_is_of(run: Path, tmp_path: Path) -> None:
+    """A run that was trained on has no evaluation yet; what was found before is marked."""
+    copied = tmp_path / "run"
+    shutil.copytree(run, copied)
+    clip = save_clip(tmp_path / "clip")
+    evaluate_run(copied, clip=clip, protocol=PLAN, device="cpu")
+    notes: list[str] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Note):
+            notes.append(event.message)
+
+    changes = {"steps": 3}
+    resume(copied, cache_dir=tmp_path, changes=changes, device="cpu", on_event=listen)
+    assert load_evaluation(copied) is None
+    assert not (copied / "contact-sheet.png").exists()
+    assert "Contact sheet" not in (copied / "report.html").read_text(encoding="utf-8")
+    before = copied / "evaluated-step-2"
+    assert any(str(before) in note for note in notes)
+    assert {path.name for path in before.iterdir()} == {
+        "contact-sheet.png", "metrics.json", "drawn"
+    }  # fmt: skip
+    assert json.loads((before / "metrics.json").read_text(encoding="utf-8"))["steps"] == 2
+    evaluate_run(copied, clip=clip, protocol=PLAN, device="cpu")
+    now = json.loads((copied / "metrics.json").read_text(encoding="utf-8"))
+    assert now["steps"] == 3
+    assert "Contact sheet" in (copied / "report.html").read_text(encoding="utf-8")
 
 
 def test_an_untrained_model_is_fully_preserved(run: Path, tmp_path: Path, sd_folder: Path) -> None:

@@ -21,13 +21,22 @@ from tintype.training.data.cache import cache_latents
 from tintype.training.data.crops import crops
 from tintype.training.data.holes import INSTANCE_HOLES, Holes, random_hole
 from tintype.training.data.prompts import PromptTable
+from tintype.training.data.views import Views, Wanted
+
+
+def all_of(views: Views, pictures: int) -> Wanted:
+    """All views of so many pictures of one crop each, two of them encoded at once."""
+    wanted = Wanted([1] * pictures, views, 2)
+    wanted.add_all()
+    return wanted
 
 
 def test_mean_and_deviation_are_those_of_the_vae(sd_folder: Path) -> None:
     vae = load(sd_folder, device="cpu").vae
     squares = [crops(noise_picture(seed), 64, count=1, seed=0) for seed in range(3)]
     told: list[int] = []
-    cache = cache_latents(vae, squares, flip_probability=0.5, on_progress=told.append)
+    views = all_of(Views(crops=1, holes=0, flip_probability=0.5), 3)
+    cache = cache_latents(vae, squares, views, on_progress=told.append)
     assert told[-1] == 3
     with torch.no_grad():
         for row, [crop] in enumerate(squares):
@@ -58,9 +67,8 @@ def test_cached_prompts_carry_the_pooled_embedding(sdxl_folder: Path) -> None:
 def test_flips_are_as_likely_as_asked(probability: float, sd_folder: Path) -> None:
     vae = load(sd_folder, device="cpu").vae
     [crop] = crops(noise_picture(0), 64, count=1, seed=0)
-    cache = cache_latents(
-        vae, [[crop]], flip_probability=probability, on_progress=lambda done: None
-    )
+    views = all_of(Views(crops=1, holes=0, flip_probability=probability), 1)
+    cache = cache_latents(vae, [[crop]], views, on_progress=lambda done: None)
     draw = cache.draw(torch.tensor([0]), where=Where(seed=0, step=0), name="x")
     distance = (draw.latents - cache.mean[0, 0]).abs().amax(dim=(1, 2, 3))
     assert distance.argmin() == int(probability)
@@ -86,9 +94,8 @@ def test_conditions_are_the_hole_and_what_is_around_it(tmp_path: Path) -> None:
     vae = load(save_inpaint(tmp_path / "base"), device="cpu").vae
     square = crops(noise_picture(0), 64, count=1, seed=0)
     holes = Holes(3, seed=5, name="instance")
-    cache = cache_latents(
-        vae, [square], flip_probability=0, on_progress=lambda done: None, holes=holes
-    )
+    views = all_of(Views(crops=1, holes=3, flip_probability=0), 1)
+    cache = cache_latents(vae, [square], views, on_progress=lambda done: None, holes=holes)
     assert cache.holes is not None
     assert cache.masked_mean is not None
     for number, hole in enumerate(holes.of(square[0].pixels, 0)):

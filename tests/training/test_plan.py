@@ -62,8 +62,14 @@ def counted(model: str | Path, config: TrainConfig) -> tuple[Counted, TrainConfi
             "memory": {"base_precision": "bf16"},
             "train_text_encoder": True,
         },
+        {
+            "batch_size": 8,
+            "resolution": 128,
+            "precision": "bf16-true",
+            "train_text_encoder": True,
+        },
     ],
-    ids=["dreambooth", "lora", "checkpointing", "bf16 base and text encoder"],
+    ids=["dreambooth", "lora", "checkpointing", "bf16 base and text encoder", "bf16-true"],
 )
 def test_a_steps_memory_is_that_of_the_real_step(
     values: dict[str, object], sd_folder: Path, tmp_path: Path
@@ -89,8 +95,31 @@ def test_weights_are_those_of_the_parts(sd_folder: Path, tmp_path: Path) -> None
     sizes = {name: size_of([*p.parameters(), *p.buffers()]) for name, p in model.parts.items()}
     found, _ = counted(sd_folder, make_config(tmp_path, sd_folder))
     assert found.training["weights of unet"] == sizes["unet"]
-    assert found.untouched == sum(sizes.values())
+    assert found.untouched == sizes
     assert found.others == sum(sizes.values()) - sizes["unet"]
+
+
+def test_parts_visit_a_gpu_one_by_one(sd_folder: Path, tmp_path: Path) -> None:
+    """And beside what trains there is its average, always in float32."""
+    model = load(sd_folder, device="cpu")
+    sizes = {name: size_of([*p.parameters(), *p.buffers()]) for name, p in model.parts.items()}
+    sizes["unet"] //= 2
+    found: list[Counted] = []
+    for decay in (None, 0.9):
+        values = {"precision": "bf16-true", "optimizer": {"ema_decay": decay}}
+        made, _ = shadow(sd_folder)
+        whole = resolve(make_config(tmp_path, sd_folder, **values), made)
+        found.append(count_run(made, whole, cpu=False))
+    plain, averaged = found
+    drawn = plain.memory["class pictures"] - sizes["unet"]
+    beside = {"unet": 0, "vae": sizes["vae"], "text_encoder": sizes["text_encoder"]}
+    assert drawn == max(plain.drawing[part] + size for part, size in beside.items())
+    assert drawn < sum(sizes.values()) - sizes["unet"] + max(plain.drawing.values())
+    lasting = sum(plain.training.values()) - plain.training["activations"]
+    assert plain.memory["samples"] == lasting + drawn
+    wide = 4 * sum(p.numel() for p in model.unet.parameters())
+    more = averaged.memory["samples"] - plain.memory["samples"]
+    assert more == wide + wide // 2, "the weights themselves are set aside"
 
 
 def test_encoding_is_that_of_a_real_vae(sd_folder: Path, tmp_path: Path) -> None:

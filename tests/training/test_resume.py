@@ -28,6 +28,13 @@ from tintype.types import Event, Note, Progress
         },
         {"precision": "bf16-mixed", "data": {"center_crop": False, "caption_dropout": 0.3}},
         {"precision": "16-mixed", "batch_size": 1},
+        {"precision": "bf16-true", "train_text_encoder": True, "optimizer": {"ema_decay": 0.9}},
+        {
+            "precision": "bf16-true",
+            "method": "custom-diffusion",
+            "identifier": "<rex>",
+            "optimizer": {"name": "adafactor"},
+        },
         {"prior": {"source": "model", "pictures": 4}, "class_dir": None},
         {
             "method": "lora",

@@ -20,14 +20,12 @@ from tintype.sheet import Row, contact_sheet
 from tintype.text.grammar import fill_template
 from tintype.training.config import read_config
 from tintype.training.data.folder import find_pictures
+from tintype.training.keeping.evaluated import DRAWN, METRICS, SHEET, steps_of
 from tintype.training.run import fit, resume
 from tintype.training.watch.clock import PhaseClock
 from tintype.training.watch.report import REPORT, write_report
 from tintype.types import Event, Progress, SubjectConfig, TrainConfig
 
-SHEET = "contact-sheet.png"
-METRICS = "metrics.json"
-DRAWN = "drawn"
 MEASURING = "measuring"
 
 Listener = Callable[[Event], None]
@@ -184,8 +182,10 @@ def plan_for(subject: SubjectConfig, base: Model, changes: Mapping[str, Any]) ->
 
 
 def save_metrics(evaluation: Evaluation, protocol: Protocol) -> None:
-    """Write `metrics.json`: the figures, how they were drawn, and the seconds of each phase."""
+    """Write `metrics.json`: the figures, after how many steps of training, how they were drawn, and
+    the seconds of each phase."""
     values = {
+        "steps": steps_of(evaluation.run),
         "figures": evaluation.figures.as_dict(),
         "protocol": asdict(protocol),
         "seconds": evaluation.seconds,

@@ -11,6 +11,7 @@ from PIL import Image
 from tintype.models.families.scaling import scaled, unscaled
 from tintype.models.model import Model
 from tintype.runtime.decoder import fast_decoder
+from tintype.runtime.memory import visiting
 
 DECODE_PIXELS = 512 * 512  # pictures at once: one at 512 px, which takes a VAE 0.8 GB in fp32
 
@@ -19,9 +20,10 @@ def decode(model: Model, latents: torch.Tensor, *, plain: bool = False) -> torch
     """Latents [batch, channels, height, width] as the UNet knows them, to pixels in [-1, 1].
 
     Pixels: [batch, 3, height * factor, width * factor], fp32 on the CPU. `plain` runs the VAE's
-    own modules, for when those have been changed.
+    own modules, for when those have been changed. A VAE that lies elsewhere visits the UNet's
+    device.
     """
-    with _precise(model.vae) as vae:
+    with visiting(model.vae, model.device), _precise(model.vae) as vae:
         return _decode(vae, unscaled(vae.config, latents), plain)
 
 
@@ -30,9 +32,10 @@ def encode_pixels(
 ) -> torch.Tensor:
     """Pixels [batch, 3, height, width] in [-1, 1] to latents as the UNet knows them, in fp32.
 
-    Each row is sampled from its own source, as diffusers' pipelines do.
+    Each row is sampled from its own source, as diffusers' pipelines do. A VAE that lies elsewhere
+    visits the UNet's device.
     """
-    with _precise(model.vae) as vae:
+    with visiting(model.vae, model.device), _precise(model.vae) as vae:
         pixels = pixels.to(vae.device, vae.dtype)
         rows = [
             vae.encode(row, return_dict=False)[0].sample(source)

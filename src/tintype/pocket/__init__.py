@@ -1,6 +1,7 @@
 """The embedded base model: a small Stable Diffusion that comes with the package.
 
-`weights_dir()` is a diffusers folder, `clip_dir()` a transformers folder (see MODEL_CARD.md).
+`weights_dir()` is a diffusers folder, `clip_dir()` a transformers folder (see MODEL_CARD.md);
+`models()` and `controls()` are all that has a name of its own.
 """
 
 from __future__ import annotations
@@ -13,6 +14,16 @@ _HERE = Path(__file__).parent
 def weights_dir() -> Path:
     """Return the folder that `StableDiffusionPipeline.from_pretrained` takes."""
     return _HERE / "weights"
+
+
+def models() -> dict[str, Path]:
+    """Return the folders of the embedded models by name: the base, and what is made of it."""
+    return {"pocket": weights_dir()}
+
+
+def controls() -> dict[str, Path]:
+    """Return the folders of the embedded ControlNets by name."""
+    return {}
 
 
 def clip_dir() -> Path:

@@ -28,11 +28,12 @@ class Format:
     """A way to store weights.
 
     `narrow` takes a weight [out, …] to its codes (uint8) and scales (float32); `widen` takes both
-    back to a float32 weight of that shape.
+    back to a float32 weight of that shape. `levels` are what codes stand for, if they need a table.
     """
 
     narrow: Callable[[Tensor], tuple[Tensor, Tensor]]
-    widen: Callable[[Tensor, Tensor, torch.Size], Tensor]
+    widen: Callable[[Tensor, Tensor, torch.Size, Tensor], Tensor]
+    levels: tuple[float, ...] = ()
 
 
 def _row_scales(weight: Tensor, most: float) -> Tensor:
@@ -46,7 +47,7 @@ def _narrow_int8(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight / scales).round().to(torch.int8).view(torch.uint8), scales
 
 
-def _widen_int8(codes: Tensor, scales: Tensor, shape: torch.Size) -> Tensor:
+def _widen_int8(codes: Tensor, scales: Tensor, shape: torch.Size, levels: Tensor) -> Tensor:
     return codes.view(torch.int8) * scales
 
 
@@ -55,7 +56,7 @@ def _narrow_fp8(weight: Tensor) -> tuple[Tensor, Tensor]:
     return (weight / scales).to(FP8).view(torch.uint8), scales
 
 
-def _widen_fp8(codes: Tensor, scales: Tensor, shape: torch.Size) -> Tensor:
+def _widen_fp8(codes: Tensor, scales: Tensor, shape: torch.Size, levels: Tensor) -> Tensor:
     return codes.view(FP8).to(torch.float32) * scales
 
 
@@ -69,8 +70,7 @@ def _narrow_nf4(weight: Tensor) -> tuple[Tensor, Tensor]:
     return pairs[:, 0] << 4 | pairs[:, 1], scales
 
 
-def _widen_nf4(codes: Tensor, scales: Tensor, shape: torch.Size) -> Tensor:
-    levels = torch.tensor(NF4_LEVELS, device=codes.device)
+def _widen_nf4(codes: Tensor, scales: Tensor, shape: torch.Size, levels: Tensor) -> Tensor:
     halves = torch.stack([codes >> 4, codes & 15], dim=1).long()
     return (levels[halves].view(-1, NF4_BLOCK) * scales).flatten()[: shape.numel()].view(shape)
 
@@ -78,7 +78,7 @@ def _widen_nf4(codes: Tensor, scales: Tensor, shape: torch.Size) -> Tensor:
 FORMATS = {
     "fp8": Format(narrow=_narrow_fp8, widen=_widen_fp8),
     "int8": Format(narrow=_narrow_int8, widen=_widen_int8),
-    "nf4": Format(narrow=_narrow_nf4, widen=_widen_nf4),
+    "nf4": Format(narrow=_narrow_nf4, widen=_widen_nf4, levels=NF4_LEVELS),
 }
 
 
@@ -87,16 +87,20 @@ class _Narrow(nn.Module):
 
     codes: Tensor
     scales: Tensor
+    levels: Tensor
     bias: Any
 
     def __init__(self, layer: nn.Linear | nn.Conv2d, kind: str) -> None:
         nn.Module.__init__(self)
-        self.format = FORMATS[kind]
+        self.kind, self.format = kind, FORMATS[kind]
         self.shape, self.weight_dtype = layer.weight.shape, layer.weight.dtype
         with torch.no_grad():
             codes, scales = self.format.narrow(layer.weight.detach().float())
         self.register_buffer("codes", codes)
         self.register_buffer("scales", scales)
+        # on the device: made anew there, it would wait for it at each use
+        levels = torch.tensor(self.format.levels, device=codes.device)
+        self.register_buffer("levels", levels, persistent=False)
         self.bias = layer.bias
 
     @property
@@ -111,7 +115,8 @@ class _Narrow(nn.Module):
     @torch.no_grad()
     def widened(self, dtype: torch.dtype) -> Tensor:
         """The weight in that dtype, made anew."""
-        return self.format.widen(self.codes, self.scales.float(), self.shape).to(dtype)
+        scales, levels = self.scales.float(), self.levels.float()
+        return self.format.widen(self.codes, scales, self.shape, levels).to(dtype)
 
 
 class NarrowLinear(_Narrow, nn.Linear):
@@ -133,8 +138,8 @@ class NarrowConv2d(_Narrow, nn.Conv2d):
     of an adapter from the type of the layer beside them.
     """
 
-    def __new__(cls, layer: Any, *arguments: Any, **named: Any) -> Any:
-        if isinstance(layer, nn.Conv2d):
+    def __new__(cls, layer: Any = None, *arguments: Any, **named: Any) -> Any:
+        if layer is None or isinstance(layer, nn.Conv2d):  # None: it is being copied
             return super().__new__(cls)
         return nn.Conv2d(layer, *arguments, **named)
 
@@ -190,7 +195,7 @@ def quantize(module: nn.Module, kind: str, *, keep: tuple[str, ...] = ()) -> Non
     """Narrow the linear layers and convolutions inside `module`, in place.
 
     `kind` is one of FORMATS; names in `keep` stay as they are. Convolutions with a padding that
-    isn't of zeros stay too.
+    isn't of zeros stay too, as does what is narrow already.
     """
     for name, parent in list(module.named_modules()):
         for child_name, child in list(parent.named_children()):
@@ -199,5 +204,20 @@ def quantize(module: nn.Module, kind: str, *, keep: tuple[str, ...] = ()) -> Non
                 continue
             if type(child) is nn.Linear:
                 setattr(parent, child_name, NarrowLinear(child, kind))
-            elif isinstance(child, nn.Conv2d) and child.padding_mode == "zeros":
+            elif isinstance(child, nn.Conv2d) and _can_be_narrow(child):
                 setattr(parent, child_name, NarrowConv2d(child, kind))
+
+
+def _can_be_narrow(layer: nn.Conv2d) -> bool:
+    return layer.padding_mode == "zeros" and not isinstance(layer, _Narrow)
+
+
+def weight_shape(layer: Any) -> torch.Size:
+    """The shape of a layer's weight, which isn't widened for it."""
+    shape: torch.Size = layer.shape if isinstance(layer, _Narrow) else layer.weight.shape
+    return shape
+
+
+def narrow_kinds(module: nn.Module) -> list[str]:
+    """The formats that layers inside a module are stored in."""
+    return sorted({layer.kind for layer in module.modules() if isinstance(layer, _Narrow)})

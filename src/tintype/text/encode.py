@@ -12,6 +12,7 @@ from tintype.errors import InputError
 from tintype.models.embeddings.embeddings import expand
 from tintype.models.families.family import Conditioning, TextEncoderSpec
 from tintype.models.model import Model
+from tintype.runtime.memory import visiting
 from tintype.text.chunks import Chunk, chunks, empty_chunk
 from tintype.text.grammar import Sections
 
@@ -106,7 +107,8 @@ def encode_sections(
     their tokens, and each chunk then brought back to the mean that it had. The pooled embedding is
     that of the first chunk, without weights. `clip_skip` n takes the n-th last layer where the
     family takes an earlier one; `state` tells apart what `cache` holds of changed encoders.
-    Raises InputError for more layers than there are.
+    An encoder that lies elsewhere visits the UNet's device. Raises InputError for more layers than
+    there are.
     """
     check_clip_skip(model, clip_skip)
     columns: list[Tensor] = []
@@ -117,8 +119,8 @@ def encode_sections(
         filling = empty_chunk(tokenizer)
         rows = [list(chunks(tokenizer, sections)) for sections in prompts]
         rows = [row + [filling] * (length - len(row)) for row in rows]
-        key = (encoder, encoder.device, encoder.dtype, clip_skip, state)
-        encoded = _encoded(spec, encoder, rows, clip_skip, cache, key)
+        key = (encoder, model.device, encoder.dtype, clip_skip, state)
+        encoded = _encoded(spec, encoder, rows, clip_skip, cache, key, model.device)
         tokens = [
             torch.cat([_weighted(encoded[chunk.ids].tokens, chunk) for chunk in row])
             for row in rows
@@ -154,6 +156,7 @@ def _encoded(
     clip_skip: int | None,
     cache: EmbeddingCache,
     key: tuple[Hashable, ...],
+    device: torch.device,
 ) -> dict[tuple[int, ...], _Encoded]:
     """Every chunk by its ids, from the cache or else from the encoder."""
     wanted = dict.fromkeys(chunk.ids for row in rows for chunk in row)
@@ -162,7 +165,7 @@ def _encoded(
     known = {ids: value for ids, value in found.items() if value is not None}
     for start in range(0, len(missing), CHUNKS_AT_ONCE):
         some = missing[start : start + CHUNKS_AT_ONCE]
-        with torch.no_grad():
+        with torch.no_grad(), visiting(encoder, device):
             tokens, pooled = _run(spec, encoder, torch.tensor(some), clip_skip)
         for row, ids in enumerate(some):
             known[ids] = _Encoded(tokens[row], None if pooled is None else pooled[row])

@@ -84,7 +84,7 @@ def save_checkpoint(
     with whole_folder(place) as folder:
         weights = {name: value.contiguous() for name, value in checkpoint.weights.items()}
         save_file(weights, folder / WEIGHTS)
-        save_file(tensors, folder / OPTIMIZER)
+        save_file({k: v.contiguous() for k, v in tensors.items()}, folder / OPTIMIZER)
         text = {
             "step": checkpoint.step,
             "scores": dict(checkpoint.scores),

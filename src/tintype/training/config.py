@@ -77,7 +77,7 @@ def config_hash(config: TrainConfig) -> str:
 
     `steps` counts only where the learning rate depends on it.
     """
-    values = config.model_dump(mode="json", exclude=set(NEUTRAL))
+    values = config.model_dump(mode="json", exclude={*NEUTRAL, "speed"})
     if config.optimizer.schedule == "constant":
         del values["steps"]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()

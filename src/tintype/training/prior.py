@@ -11,6 +11,7 @@ from tintype.files import storage_errors, sync
 from tintype.generation.engine import draw_many
 from tintype.models.hashing import model_key
 from tintype.models.model import Model
+from tintype.runtime.quantize import narrow_kinds
 from tintype.training.ranks import ALONE, Crew
 from tintype.types import (
     Event,
@@ -74,6 +75,8 @@ def _how_many(own: Sequence[Path], count: int) -> str:
 def prior_key(model: Model, request: GenerateRequest) -> str:
     """What decides how a class picture looks, but its seed, in 16 hex digits."""
     settings = request.model_dump(mode="json", exclude={"model", "seed", "num_images"})
+    if kinds := narrow_kinds(model.unet):
+        settings["stored"] = kinds
     text = json.dumps({**settings, "model": model_key(model)}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -1,15 +1,13 @@
 """Sample pictures of a model in training, with the same seeds each time."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
-
-import torch
 
 from tintype.errors import ModelError
 from tintype.files import storage_errors
 from tintype.generation.engine import draw_many
 from tintype.models.model import Model
+from tintype.runtime.memory import let_go
 from tintype.training.prior import save_whole
 from tintype.training.watch.likeness import Sample
 from tintype.types import Event, GeneratedImage, GenerateRequest, Note, Progress, TrainConfig
@@ -23,19 +21,17 @@ def draw_samples(
     prompts: Sequence[tuple[str, str]],
     run: Path,
     step: int,
-    device: torch.device,
     on_event: Callable[[Event], None],
 ) -> list[Sample]:
     """One picture a prompt into samples/step-N/, picture i from seed + i; the model stays as it is.
 
+    The UNet is where it trains; what lies elsewhere visits its device when it is needed.
     `prompts` are as a person writes them, each with what it becomes for this model. A picture that
     isn't finite is a Note, not an error. Raises StorageError.
     """
     folder = run / "samples" / f"step-{step}"
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    homes = [(part, next(part.parameters()).device) for part in model.parts.values()]
-    borrowed = replace(model).to(device)
     requests = [
         GenerateRequest(
             prompt=filled,
@@ -51,7 +47,7 @@ def draw_samples(
     samples: list[Sample] = []
     on_event(Progress(phase=PHASE, step=0, total=len(requests)))
     try:
-        for event in draw_many(borrowed, requests):
+        for event in draw_many(model, requests):
             if isinstance(event, GeneratedImage):
                 path = folder / f"{event.index:02d}.png"
                 save_whole(event.image, path)
@@ -60,7 +56,5 @@ def draw_samples(
                 on_event(Progress(phase=PHASE, step=len(samples), total=len(requests)))
     except ModelError as error:
         on_event(Note(message=f"Sample at step {step}: {error}"))
-    finally:
-        for part, home in homes:
-            part.to(home)
+    let_go(model.device)
     return sorted(samples, key=lambda sample: sample.path)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from tintype.models.model import Model
+from tintype.runtime.carry import carried
 from tintype.training.batch import Batch, Where
 from tintype.training.checkpoint import Checkpoint
 from tintype.training.data.source import TrainData
@@ -18,13 +19,13 @@ from tintype.training.methods.method import Trained
 from tintype.training.objective import Noised, Objective
 from tintype.training.optim import Updates
 from tintype.training.optim.clip import clip
+from tintype.training.places import lesson_places
 from tintype.training.ranks import ALONE, Crew
 from tintype.training.ranks.shards import SHARDED, Shards, everywhere, like
 from tintype.training.seeds import stream_seed
+from tintype.training.speed import Speed
 from tintype.training.teacher import Notebook, Teacher
 from tintype.types import TrainConfig
-
-DRAWS = 200  # of the base's predictions, where they have to be written down
 
 
 class Task(pl.LightningModule):
@@ -55,6 +56,7 @@ class Task(pl.LightningModule):
         self.updates: Updates | None = None
         self.gradient_norm: Tensor | None = None  # of the last step, before it was clipped
         self.teacher: Teacher | Notebook | None = None
+        self.speed = Speed()
         self.dtype_of_base = model.dtype
         self.has_dropout = config.adapter.dropout > 0 or any(
             isinstance(part, torch.nn.Dropout) and part.p > 0 for part in self.modules()
@@ -81,15 +83,10 @@ class Task(pl.LightningModule):
         )
         self.teacher = teacher
         if self.trained.base is None:
-            assert self.config.batch_size is not None, "a resolved config"
-            pages = -(-(self.config.prior.pictures or DRAWS) // self.config.batch_size)
-            on_page(0, pages)
+            places = lesson_places(self.config)
+            on_page(0, len(places))
             self.teacher = Notebook.of(
-                teacher,
-                self.data.draw,
-                seed=self.config.seed,
-                pages=pages,
-                on_page=lambda done: on_page(done, pages),
+                teacher, self.data.draw, places, on_page=lambda done: on_page(done, len(places))
             )
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -154,7 +151,7 @@ class Task(pl.LightningModule):
         from where it was. All enter that take part."""
         assert self.updates is not None, "training has begun"
         self.parts.eval()
-        with self.updates.concluded():
+        with self.speed.set_aside(), self.updates.concluded():
             if self.shards is None:
                 yield
             else:
@@ -245,9 +242,9 @@ class Task(pl.LightningModule):
             batch = lesson.batch
             losses = batch.weights * self.losses(batch, lesson.noised)
             total.append(losses.sum())
-            prior = batch.prior.to(losses.device, non_blocking=True)
+            prior = carried(batch.prior, losses.device)
             instance = losses.detach().masked_fill(prior, 0).sum()
             parts.append(torch.stack([instance, total[-1].detach() - instance]))
-        scale = torch.tensor([1.0, 1 / (self.config.prior.weight or 1.0)])
-        summed = torch.stack(parts).sum(dim=0)
-        return {"loss": torch.stack(total).sum(), "parts": summed * scale.to(summed)}
+        instance, prior = torch.stack(parts).sum(dim=0)
+        prior = prior * (1 / (self.config.prior.weight or 1.0))
+        return {"loss": torch.stack(total).sum(), "parts": torch.stack([instance, prior])}

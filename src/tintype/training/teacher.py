@@ -4,7 +4,7 @@ The instance pictures' latents, with noise on them, are shown under the class pr
 forgetting would begin; what the base made of them is the target.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 
@@ -14,7 +14,6 @@ from torch import Tensor
 from tintype.training.batch import Batch, Where
 from tintype.training.lesson import Lesson, Share
 from tintype.training.objective import Noised, Objective
-from tintype.training.seeds import stream_seed
 
 Predict = Callable[[Batch, Noised], Tensor]
 Base = Callable[[], AbstractContextManager[None]]
@@ -69,18 +68,15 @@ class Notebook:
         cls,
         teacher: Teacher,
         draw: Callable[[Where], Sequence[Batch]],
+        places: Iterable[Where],
         *,
-        seed: int,
-        pages: int,
         on_page: Callable[[int], None],
     ) -> "Notebook":
-        """Ask the base about `pages` draws of the data, which `seed` decides."""
-        own = stream_seed(seed, 0, 0, "prior")
+        """Ask the base about what is drawn at those places."""
         written = []
-        for number in range(pages):
-            where = Where(seed=own, step=number)
+        for number, where in enumerate(places, start=1):
             written.append(teacher.lessons(draw(where), where))
-            on_page(number + 1)
+            on_page(number)
         return cls(pages=tuple(written))
 
     def lessons(self, batches: Sequence[Batch], where: Where) -> list[Lesson]:

@@ -11,10 +11,13 @@ from tintype.errors import ConfigError
 from tintype.models.model import Model
 from tintype.training.between import Between
 from tintype.training.methods.method import Trained
+from tintype.training.methods.narrow import PURE
 from tintype.training.place import Place
+from tintype.training.places import micro_steps
 from tintype.training.ranks.quiet import quiet
 from tintype.training.ranks.ranks import Ranks, RanksEnvironment
 from tintype.training.ranks.shards import SHARDED
+from tintype.training.speed import choose
 from tintype.training.task import Task
 from tintype.types import TrainConfig
 
@@ -22,8 +25,10 @@ from tintype.types import TrainConfig
 def train(task: Task, between: Between, place: Place, run: Path) -> None:
     """All steps from `task.steps_done` on; raises ConfigError for what Lightning can't set up."""
     config = task.config
-    assert config.steps is not None, "a resolved config"
-    with quiet():
+    steps = micro_steps(config, task.steps_done)
+    tell = between.watch.on_event
+    task.speed = choose(config, task.model.unet, place.device, calls=len(steps), tell=tell)
+    with quiet(), task.speed:
         try:
             trainer = pl.Trainer(
                 accelerator=place.accelerator,
@@ -31,7 +36,8 @@ def train(task: Task, between: Between, place: Place, run: Path) -> None:
                 num_nodes=place.ranks.nodes,
                 strategy=strategy_of(config, place.ranks),
                 plugins=[RanksEnvironment(place.ranks)],
-                precision=config.precision,
+                # which would also narrow the noise schedule
+                precision="32" if config.precision == PURE else config.precision,
                 max_epochs=1,
                 accumulate_grad_batches=config.accumulate,
                 gradient_clip_val=config.optimizer.clip_norm or None,
@@ -45,10 +51,9 @@ def train(task: Task, between: Between, place: Place, run: Path) -> None:
             )
         except (MisconfigurationException, ValueError) as error:
             raise ConfigError(f"Lightning can't set this up: {error}", field="devices") from None
-        micro_steps = range(task.steps_done * config.accumulate, config.steps * config.accumulate)
-        if micro_steps:
+        if steps:
             try:
-                trainer.fit(task, train_dataloaders=micro_steps)
+                trainer.fit(task, train_dataloaders=steps)
             except SystemExit:  # what Lightning makes of a KeyboardInterrupt
                 raise KeyboardInterrupt from None
         else:  # a run that was killed between its last step and its end

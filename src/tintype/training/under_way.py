@@ -10,6 +10,7 @@ from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from tintype.errors import Interrupted
 from tintype.files import storage_errors, write_text
 from tintype.models.model import Model
+from tintype.runtime.memory import let_go
 from tintype.text.grammar import fill_template
 from tintype.training.between import Between
 from tintype.training.checkpoint import (
@@ -23,15 +24,18 @@ from tintype.training.data.source import TrainData
 from tintype.training.data.sources import Sources
 from tintype.training.interrupt import StopWish
 from tintype.training.keeping.best import check_best
+from tintype.training.keeping.evaluated import set_evaluation_aside
 from tintype.training.keeping.machine import take_up_threads
 from tintype.training.keeping.review import Review
 from tintype.training.keeping.space import check_room, size_of
 from tintype.training.methods import method
 from tintype.training.methods.method import Trained
+from tintype.training.methods.narrow import narrow
 from tintype.training.methods.table import as_text, count, lines
 from tintype.training.objective import check_trainable, with_schedule
 from tintype.training.optim import state_size
 from tintype.training.place import Place
+from tintype.training.places import Places
 from tintype.training.ranks import Crew
 from tintype.training.samples import draw_samples
 from tintype.training.task import Task
@@ -104,24 +108,25 @@ class UnderWay:
         with self.wish.listening(), storage_errors(self.run):
             for part in self.model.parts.values():
                 part.requires_grad_(False)
-            self.model.to(self.place.device)
             if review is None:
                 self._write_config()  # so that what is drawn now can be gone on with
+            totals = count(self.model)
+            narrow(self.model.unet, "unet", self.config)
+            self.model.unet.to(self.place.device)  # which the other parts only visit
             self.preparation.draw_class_pictures(self.cache_dir, self.crew)
             contents = self.preparation.contents()
             problem = "has other pictures, or another base, on another machine"
             self.crew.check_alike(contents, problem, self.run)
             if review is not None:
                 review.see_contents(contents, self.preparation.data_hash)
-            self.model.unet.to("cpu")  # its room is the VAE's while that encodes
-            totals = count(self.model)
+            self._make_room_to_encode()
             trained = self.method.make_ready(self.model, self.config)
             if review is not None:
                 review.see_trained(trained.parameters)
                 self._write_config()
             self._say_what_trains(trained, totals)
             self._check_room(trained)
-            data = self.preparation.cache()
+            data = self.preparation.cache(self._places(trained, review))
             release(self.model, trained, encodes=data.prompts.cached is None)
             for part in trained.parts.values():
                 part.to(self.place.device)
@@ -132,9 +137,20 @@ class UnderWay:
             digest = self._save() if self.crew.is_first else ""
         return result_of(self.config, self.run, self.crew.firsts(digest))
 
+    def _make_room_to_encode(self) -> None:
+        """Have the VAE and the text encoders on the device, in place of the UNet."""
+        self.model.unet.to("cpu")
+        let_go(self.place.device)
+        for part in self.model.parts.values():
+            if part is not self.model.unet:
+                part.to(self.place.device)
+
     def _save(self) -> str:
         """Write the model and all that is said of the run; the hash of its weights."""
         self.on_event(Progress(phase=SAVING, step=0, total=1))
+        if (folder := set_evaluation_aside(self.run)) is not None:
+            message = f"What tintype evaluate found of the model before is in {folder} now"
+            self.on_event(Note(message=message))
         digest = self.method.export(self.model, self.config, self.run / "model")
         self.on_event(Progress(phase=SAVING, step=1, total=1))
         self.watch.save()
@@ -169,9 +185,7 @@ class UnderWay:
             before=before,
             wish=self.wish,
             watch=self.watch,
-            sample=lambda step: draw_samples(
-                self.model, config, prompts, run, step, self.place.device, self.on_event
-            ),
+            sample=lambda step: draw_samples(self.model, config, prompts, run, step, self.on_event),
             on_event=self.on_event,
         )
         train(task, between, self.place, run)
@@ -199,6 +213,12 @@ class UnderWay:
         task.restore_updates()
         message = f"The model is that of step {best.step}, the best by {by}: {best.scores[by]:.4f}"
         self.on_event(Note(message=message))
+
+    def _places(self, trained: Trained, review: Review | None) -> Places:
+        """Where data will be drawn."""
+        done = review.checkpoint.step if review else 0
+        learns = self.config.prior.source == "model" and bool(self.config.prior.weight)
+        return Places(self.config, done, notebook=learns and trained.base is None)
 
     def _write_config(self) -> None:
         """Keep the config that is trained with."""

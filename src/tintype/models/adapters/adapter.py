@@ -12,6 +12,7 @@ from peft import LoraConfig, OFTConfig, PeftConfig, get_peft_model_state_dict
 from torch import Tensor, nn
 
 from tintype.errors import ModelError
+from tintype.runtime.quantize import weight_shape
 
 # A layer's tensors by peft's names. `dora_scale` is not peft's: it holds magnitudes that peft has
 # no place for (along the inputs, or with LoHa and LoKr), [out, 1…] or [1, in, 1…].
@@ -160,8 +161,8 @@ def clamp_rank(module: nn.Module, layers: Iterable[str], rank: int) -> dict[str,
     """peft's rank_pattern for the layers of `module` that are smaller than `rank`."""
     smaller = {}
     for layer in layers:
-        weight = module.get_submodule(layer).get_parameter("weight")
-        most = min(weight.shape[0], weight[0].numel())
+        shape = weight_shape(module.get_submodule(layer))
+        most = min(shape[0], shape[1:].numel())
         if most < rank:
             smaller[layer] = most
     return smaller

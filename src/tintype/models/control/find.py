@@ -13,6 +13,7 @@ from tintype.models.loading.headers import (
     refuse_pickle,
 )
 from tintype.models.loading.locate import HUB_ID
+from tintype.pocket import controls
 
 FIELD, DETECTOR_FIELD = "control.model", "control.detector"
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
@@ -40,15 +41,16 @@ def find_control(
     Raises ModelError for a name that means nothing here or on the hub, WeightsError for a pickle
     on the hub that isn't allowed.
     """
-    path = Path(name).expanduser()
+    path = controls().get(name, Path(name).expanduser())
     if path.exists():
         return path
     repo, file = _repository(NAMES.get(name, name))
     if repo is None:
-        near = nearest(name, NAMES)
+        names = (*controls(), *NAMES)
+        near = nearest(name, names)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
         raise ModelError(
-            f"there is no such file or folder.{hint} Choices: {', '.join((*CHOICES, *NAMES))}.",
+            f"there is no such file or folder.{hint} Choices: {', '.join((*CHOICES, *names))}.",
             field=FIELD,
             value=name,
         )

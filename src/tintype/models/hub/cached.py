@@ -10,12 +10,13 @@ from huggingface_hub import constants, scan_cache_dir
 from huggingface_hub.errors import CacheNotFound
 from huggingface_hub.utils import CachedRepoInfo
 
+from tintype import pocket
 from tintype.errors import ModelError, StorageError, WeightsError
 from tintype.models.describe import describe
 from tintype.models.hub.download import PART, blob_hash, sha256
 from tintype.models.loading.find import find
 from tintype.models.loading.headers import SAFE_SUFFIX, read_header
-from tintype.models.loading.locate import POCKET, locate
+from tintype.models.loading.locate import locate
 from tintype.models.presets import PRESETS, Preset, preset
 from tintype.types import Event, Progress
 
@@ -55,12 +56,17 @@ class Checked:
 
 
 def entries(cache_dir: Path | None = None) -> list[Entry]:
-    """The embedded model, every preset, and the models in the hub's cache that are none."""
-    pocket = describe(POCKET)
+    """The embedded models, every preset, and the models in the hub's cache that are none."""
     repos = _repos(cache_dir)
     sizes = {repo: info.size_on_disk / 1e6 for repo, info in repos.items()}
-    side = pocket.native_size
-    found = [Entry(name=POCKET, title=f"embedded, {side}x{side} px", megabytes=pocket.megabytes)]
+    found = [
+        Entry(
+            name=told.id,
+            title=f"embedded, {told.native_size}x{told.native_size} px",
+            megabytes=told.megabytes,
+        )
+        for told in map(describe, pocket.models())
+    ]
     found += [
         Entry(
             name=row.name,
@@ -87,7 +93,11 @@ def remove(model: str, *, cache_dir: Path | None = None) -> float:
     isn't in the cache, and for models that aren't the hub's.
     """
     if locate(model) is not None:
-        what = "is a part of tintype" if model == POCKET else "lies in a folder of yours: delete it"
+        what = (
+            "is a part of tintype"
+            if model in pocket.models()
+            else "lies in a folder of yours: delete it"
+        )
         raise ModelError(f"{what}; rm is for the hub's cache", field="model", value=model)
     row = preset(model)
     repo = (row.adapter.repo if row.adapter else row.repo) if row else model

@@ -4,17 +4,17 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from tintype import pocket
 from tintype.errors import ModelError, WeightsError, nearest
 from tintype.models.loading.headers import PICKLE_SUFFIXES, SAFE_SUFFIX, read_header
 from tintype.models.loading.recognise import Shapes, adapter_alone, recognise_keys
 from tintype.models.personal.card import personal_card
 from tintype.models.presets import PRESETS, preset
-from tintype.pocket import weights_dir
 
 POCKET = "pocket"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 CHOICES = (
-    POCKET,
+    *pocket.models(),
     "a preset (tintype models list)",
     "a diffusers folder",
     "a run folder",
@@ -38,8 +38,9 @@ def locate(model: str | Path) -> Location | None:
     Raises ModelError for a name that is nothing at all, and for a folder that is no model.
     """
     text = str(model)
-    if text == POCKET:
-        return Location(id=text, path=weights_dir())
+    embedded = pocket.models().get(text)
+    if embedded is not None:
+        return Location(id=text, path=embedded)
     path = Path(text).expanduser()
     if path.is_dir():
         return Location(id=text, path=_folder(path))
@@ -75,7 +76,7 @@ def unknown(text: str) -> ModelError:
     siblings = []
     if path.parent.is_dir():
         siblings = [str(path.parent / entry.name) for entry in path.parent.iterdir()]
-    near = nearest(text, [POCKET, *PRESETS, *siblings])
+    near = nearest(text, [*pocket.models(), *PRESETS, *siblings])
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     return ModelError(
         f"there is no such model: it isn't {POCKET!r}, and no file or folder lies at "

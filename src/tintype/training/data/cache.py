@@ -4,6 +4,7 @@ The mean and the standard deviation of each latent are kept, and a latent is sam
 step: the same distribution as encoding anew, without the encoder.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -14,9 +15,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from tintype.models.families.scaling import latent_scaling
+from tintype.runtime.carry import carried
 from tintype.training.batch import Where
-from tintype.training.data.crops import Crop
+from tintype.training.data.crops import Crop, Size
 from tintype.training.data.holes import Holes
+from tintype.training.data.views import Chosen, Views, Wanted
 
 ENCODE_PIXELS = 512 * 512  # pictures at once: one at 512 px, which takes a VAE 0.8 GB
 
@@ -40,8 +43,8 @@ class LatentCache:
     `mean` and `std` are [n, v, s, channels, height, width], scaled for the UNet; `sizes` is
     [n, v, s, 6], `mask` [n, v, s, 1, height, width] in 0..1 or None; s is 2 with mirror images,
     else 1. For inpainting each has h holes: `holes` [n, v, s, h, 1, height, width], 1 where it is
-    to draw, and `masked_mean` and `masked_std`, of the picture with that hole. All are on the
-    training device.
+    to draw, and `masked_mean` and `masked_std`, of the picture with that hole. What no step
+    looks at may not have been encoded: it is NaN. All are on the training device.
     """
 
     mean: Tensor
@@ -61,6 +64,15 @@ class LatentCache:
         """Height and width of a latent."""
         return self.mean.shape[-2], self.mean.shape[-1]
 
+    @property
+    def views(self) -> Views:
+        """The views that there are of each picture."""
+        return Views(
+            crops=self.mean.shape[1],
+            holes=0 if self.holes is None else self.holes.shape[3],
+            flip_probability=self.flip_probability,
+        )
+
     def to(self, device: torch.device) -> "LatentCache":
         """This cache on that device."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -72,37 +84,28 @@ class LatentCache:
     def draw(self, rows: Tensor, *, where: Where, name: str) -> Latents:
         """Latents of the pictures `rows` [n] for this place in the run: which crop, which side,
         which hole and which sample of their distributions."""
-        count = len(rows)
-        chance = where.generator(f"{name}-variant")
-        variants = torch.randint(self.mean.shape[1], (count,), generator=chance)
-        flips = (torch.rand(count, generator=chance) < self.flip_probability).long()
+        chosen = self.views.draw(len(rows), where=where, name=name)
         sample = where.generator(f"{name}-latent")
-        noise = torch.randn((count, *self.mean.shape[3:]), generator=sample)
-        hole = masked_noise = None
+        noise = torch.randn((len(rows), *self.mean.shape[3:]), generator=sample)
+        masked_noise = None
         if self.holes is not None:
-            hole = torch.randint(self.holes.shape[3], (count,), generator=chance)
             masked_noise = torch.randn(noise.shape, generator=sample)
-        return self._take(rows, variants, flips, hole, noise, masked_noise)
+        return self._take(rows, chosen, noise, masked_noise)
 
     def fixed(self, rows: Tensor) -> Latents:
         """The same pictures' means, of the first crop, not mirrored, with the first hole."""
-        nothing = torch.zeros_like(rows)
-        return self._take(rows, nothing, nothing, nothing, None, None)
+        first = torch.zeros_like(rows)
+        return self._take(rows, Chosen(crops=first, sides=first, holes=first), None, None)
 
     def _take(
-        self,
-        rows: Tensor,
-        variants: Tensor,
-        flips: Tensor,
-        hole: Tensor | None,
-        noise: Tensor | None,
-        masked_noise: Tensor | None,
+        self, rows: Tensor, chosen: Chosen, noise: Tensor | None, masked_noise: Tensor | None
     ) -> Latents:
         device = self.mean.device
-        place = tuple(index.to(device, non_blocking=True) for index in (rows, variants, flips))
+        indices = (rows, chosen.crops, chosen.sides)
+        place = tuple(carried(index, device) for index in indices)
         conditions = None
-        if self.holes is not None and self.masked_mean is not None and hole is not None:
-            at = (*place, hole.to(device, non_blocking=True))
+        if self.holes is not None and self.masked_mean is not None and chosen.holes is not None:
+            at = (*place, carried(chosen.holes, device))
             masked = _sampled(self.masked_mean[at], self.masked_std, at, masked_noise)
             conditions = torch.cat([self.holes[at], masked], dim=1)
         return Latents(
@@ -119,78 +122,88 @@ def _sampled(
     """A draw of those distributions, or their means where there is no noise."""
     if noise is None or std is None:
         return mean
-    return mean + std[place] * noise.to(mean.device, non_blocking=True)
+    return mean + std[place] * carried(noise, mean.device)
+
+
+def at_once(size: Size) -> int:
+    """How many pictures of that size are encoded together."""
+    return max(1, ENCODE_PIXELS // (size[0] * size[1]))
 
 
 def cache_latents(
     vae: AutoencoderKL,
     pictures: Iterable[list[Crop]],
+    wanted: Wanted,
     *,
-    flip_probability: float,
     on_progress: Callable[[int], None],
     holes: Holes | None = None,
+    has_masks: bool = False,
 ) -> LatentCache:
-    """Encode every crop, and its mirror image if any is to be drawn, on the VAE's device.
+    """Encode the crops that are wanted, and their mirror images, on the VAE's device.
 
-    All crops are of one size; pictures are taken one by one. With `holes`, each is also encoded
-    with those. `on_progress` hears how many pictures are done.
+    All crops are of one size; pictures are taken one by one, and one of which nothing is wanted
+    may come without its crops. With `holes`, each is also encoded with those. `has_masks` says that
+    some picture has one, be it read or not. `on_progress` hears how many pictures are done.
     """
-    sides = 2 if flip_probability else 1
-    encoder, masked = _Encoder(vae), _Encoder(vae)
-    starts: list[tuple[int, int]] = []
-    views: list[Crop] = []
+    encoder, masked = _Encoder(vae, wanted.at_once), _Encoder(vae, wanted.at_once)
+    plain, patched = wanted.plain.tolist(), wanted.masked.tolist()
+    views: dict[int, Crop] = {}
     patches: list[Tensor] = []
-    for number, variants in enumerate(pictures, start=1):
-        starts.append((len(views), len(variants)))
-        for crop in variants:
-            for view in (crop, crop.flipped())[:sides]:
+    for row, variants in enumerate(pictures):
+        sides = [v for crop in variants for v in (crop, crop.flipped())[: wanted.views.sides]]
+        for number, view in zip(wanted.ranges[row], sides, strict=False):
+            if plain[number]:
                 encoder.add(view.pixels)
-                for hole in holes.of(view.pixels, len(views)) if holes else ():
+            for index, hole in enumerate(holes.of(view.pixels, number) if holes else ()):
+                if patched[number][index]:
                     masked.add(view.pixels * (1 - hole))
-                    patches.append(hole)
-                views.append(replace(view, pixels=view.pixels[:0]))
-        on_progress(number)
-    count = max(size for _, size in starts)
-    # a picture that leaves no room for different crops is repeated
-    table = torch.tensor(
-        [
-            [[start + sides * (i % size) + side for side in range(sides)] for i in range(count)]
-            for start, size in starts
-        ]
-    )
-    return _assemble(encoder, masked, views, patches, table, flip_probability)
+                patches.append(hole)
+            views[number] = replace(view, pixels=view.pixels[:0])
+        on_progress(row + 1)
+    return _assemble(encoder, masked, views, patches, wanted, has_masks)
 
 
 def _assemble(
     encoder: "_Encoder",
     masked: "_Encoder",
-    views: list[Crop],
+    views: dict[int, Crop],
     patches: list[Tensor],
-    table: Tensor,
-    flip_probability: float,
+    wanted: Wanted,
+    has_masks: bool,
 ) -> LatentCache:
-    """The cache of what was encoded; `table` [n, v, s] says which view stands where."""
-    mean, std = encoder.done()
-    table = table.to(mean.device)
+    """The cache of what was encoded; `views` are those of the pictures that were read."""
+    mean, std = (_spread(rows, wanted.plain) for rows in encoder.done())
+    table = wanted.table.to(mean.device)
+    read = torch.zeros(wanted.count, dtype=torch.bool)
+    read[list(views)] = True
     extra: dict[str, Any] = {}
-    if any(view.mask is not None for view in views):
-        extra["mask"] = torch.stack([_latent_mask(view, mean) for view in views])[table]
+    if has_masks:
+        masks = torch.stack([_latent_mask(view, mean) for view in views.values()])
+        extra["mask"] = _spread(masks, read)[table]
     if patches:
-        own = (len(views), -1)
         size = mean.shape[-2:]
         shrunk = functional.interpolate(torch.stack(patches).to(mean.device), size=tuple(size))
-        masked_mean, masked_std = masked.done()
-        extra["holes"] = shrunk.unflatten(0, own)[table]
-        extra["masked_mean"] = masked_mean.unflatten(0, own)[table]
-        extra["masked_std"] = masked_std.unflatten(0, own)[table]
-    sizes = torch.tensor([view.sizes for view in views], device=mean.device)
+        extra["holes"] = _spread(shrunk.unflatten(0, (len(views), -1)), read)[table]
+        for name, rows in zip(("masked_mean", "masked_std"), masked.done(), strict=True):
+            each = _spread(rows, wanted.masked.flatten())
+            extra[name] = each.unflatten(0, (wanted.count, -1))[table]
+    sizes = torch.tensor([view.sizes for view in views.values()], device=mean.device)
     return LatentCache(
         mean=mean[table],
         std=std[table],
-        sizes=sizes[table],
-        flip_probability=flip_probability,
+        sizes=_spread(sizes, read, rest=0)[table],
+        flip_probability=wanted.views.flip_probability,
         **extra,
     )
+
+
+def _spread(rows: Tensor, places: Tensor, rest: float = math.nan) -> Tensor:
+    """[n, …] with `rows` where `places` [n] is true, and `rest` elsewhere."""
+    if bool(places.all()):
+        return rows
+    spread = rows.new_full((len(places), *rows.shape[1:]), rest)
+    spread[places.to(rows.device)] = rows
+    return spread
 
 
 def _latent_mask(view: Crop, latents: Tensor) -> Tensor:
@@ -205,15 +218,15 @@ def _latent_mask(view: Crop, latents: Tensor) -> Tensor:
 class _Encoder:
     """Gathers pixels [3, height, width] and encodes them some at a time."""
 
-    def __init__(self, vae: AutoencoderKL) -> None:
-        self.vae = vae
+    def __init__(self, vae: AutoencoderKL, at_once: int) -> None:
+        self.vae, self.at_once = vae, at_once
         self.waiting: list[Tensor] = []
         self.means: list[Tensor] = []
         self.stds: list[Tensor] = []
 
     def add(self, pixels: Tensor) -> None:
         self.waiting.append(pixels)
-        if len(self.waiting) >= max(1, ENCODE_PIXELS // (pixels.shape[1] * pixels.shape[2])):
+        if len(self.waiting) == self.at_once:
             self._encode()
 
     def _encode(self) -> None:

@@ -54,8 +54,7 @@ def crops(
     """
     target = (side, side) if isinstance(side, int) else side
     width, height = image.size
-    scale = max(target[0] / width, target[1] / height)
-    new_size = (max(target[0], round(width * scale)), max(target[1], round(height * scale)))
+    new_size = _cover(image.size, target)
     resized = image.resize(new_size, Image.Resampling.LANCZOS)
     resized_mask = None if mask is None else mask.resize(new_size, Image.Resampling.BOX)
     room_x, room_y = new_size[0] - target[0], new_size[1] - target[1]
@@ -75,6 +74,17 @@ def crops(
             )
         )
     return found
+
+
+def how_many(size: Size, target: Size, count: int) -> int:
+    """How many crops of `target` px there will be of a picture of that size for so many asked."""
+    return 1 if _cover(size, target) == target else count
+
+
+def _cover(size: Size, target: Size) -> Size:
+    """The size, of the same shape, that just covers a cut."""
+    scale = max(target[0] / size[0], target[1] / size[1])
+    return max(target[0], round(size[0] * scale)), max(target[1], round(size[1] * scale))
 
 
 def to_pixels(image: Image.Image) -> torch.Tensor:

@@ -1,7 +1,7 @@
 """From a config to what is trained on: class pictures, cached latents, the prompts."""
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from transformers import CLIPTokenizer
@@ -12,6 +12,7 @@ from tintype.models.hashing import model_key
 from tintype.models.model import Model
 from tintype.pictures import read_picture
 from tintype.text.grammar import fill_identifier, fill_template
+from tintype.training.batch import Where
 from tintype.training.data.buckets import Buckets, bucket_note
 from tintype.training.data.captions import shuffles
 from tintype.training.data.contents import Contents
@@ -54,6 +55,7 @@ class Preparation:
     ) -> None:
         assert config.resolution is not None, "a resolved config"
         self.model, self.config, self.method, self.sources = model, config, method, sources
+        self.base = model_key(model)  # before it is stored in fewer bits, if it is
         self.on_event, self.heed = on_event, heed
         _check_inputs(model)
         self.buckets = Buckets.of(model, config.data, config.resolution)
@@ -98,7 +100,7 @@ class Preparation:
                 name = path.name if path in own else f"drawn {path.name}"
                 class_pictures[name + after] = {"picture": sha256(path)}
         return Contents(
-            base=model_key(self.model),
+            base=self.base,
             pictures=self.sources.told(),
             class_pictures=class_pictures,
         )
@@ -108,15 +110,18 @@ class Preparation:
         digest = hashlib.sha256(self.sources.content().encode())
         for template, paths in self.class_paths.items():
             digest.update(f"{template}\0{sha256(*paths)}\n".encode())
-        return f"{model_key(self.model)}-{digest.hexdigest()}"
+        return f"{self.base}-{digest.hexdigest()}"
 
     def fill(self, template: str, subject: SubjectConfig | None = None) -> str:
         """A template as the model in training reads it: the words for `[V]`, which is `subject`
         (the first), and for every subject by its name, and the class noun."""
         return self._filled(template, subject or self.sources.subject, self.method.word)
 
-    def cache(self) -> TrainData:
-        """Encode pictures and prompts on the model's device."""
+    def cache(self, places: Iterable[Where] | None = None) -> TrainData:
+        """Encode pictures and prompts on the model's device.
+
+        With `places`, those of the run where data is drawn, only what is looked at there.
+        """
         config = self.config
         assert config.batch_size is not None, "a resolved config"
         texts = _Numbered()
@@ -133,7 +138,8 @@ class Preparation:
             made[name] = None
             if chosen:
                 report = self._report(done, total)
-                made[name] = make_pool(name, self.model.vae, chosen, self._way(name), report)
+                seen = None if name == "validation" else places  # that looks at all it has
+                made[name] = make_pool(name, self.model.vae, chosen, self._way(name), report, seen)
             done += len(chosen)
         empty = texts.row("")
         self._tell_long(texts.all)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from tintype.models.families.family import Conditioning
 from tintype.models.model import Model
+from tintype.runtime.carry import carried
 from tintype.text.encode import encode_tokens, tokenize, zeros_for_empty
 
 AT_ONCE = 32
@@ -63,10 +64,10 @@ class PromptTable:
         Each distinct prompt is encoded once, however many pictures it goes with.
         """
         if self.cached is not None:
-            return self.cached[rows.to(self.cached.tokens.device, non_blocking=True)]
+            return self.cached[carried(rows, self.cached.tokens.device)]
         distinct, places = rows.unique(return_inverse=True)
         found = self._kept(encode_tokens(model, self._ids(distinct)), distinct)
-        return found[places.to(found.tokens.device, non_blocking=True)]
+        return found[carried(places, found.tokens.device)]
 
     @torch.no_grad()
     def encoded(self, model: Model, rows: Tensor) -> Conditioning:
@@ -76,13 +77,13 @@ class PromptTable:
         return self._kept(Conditioning(tokens=found.tokens.float(), pooled=pooled), rows)
 
     def _ids(self, rows: Tensor) -> tuple[Tensor, ...]:
-        return tuple(ids[rows.to(ids.device, non_blocking=True)] for ids in self.ids)
+        return tuple(ids[carried(rows, ids.device)] for ids in self.ids)
 
     def _kept(self, found: Conditioning, rows: Tensor) -> Conditioning:
         """`found` with zeros for those of the prompts `rows` that are zeroed."""
         if not self.zeroed[rows].any():
             return found
-        keep = (~self.zeroed[rows]).to(found.tokens.device, non_blocking=True)
+        keep = carried(~self.zeroed[rows], found.tokens.device)
         return Conditioning(
             tokens=found.tokens * keep[:, None, None],
             pooled=None if found.pooled is None else found.pooled * keep[:, None],

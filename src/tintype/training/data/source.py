@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from tintype.runtime.carry import carried
 from tintype.training.batch import Batch, Where
 from tintype.training.data.cache import LatentCache, Latents
 from tintype.training.data.order import Rounds
@@ -54,14 +55,19 @@ class Pool:
         choice = (chance * self.choices[pictures]).long()
         return pictures, self.captions[pictures, choice]
 
-    def by_shape(self, pictures: Tensor) -> Iterator[tuple[LatentCache, Tensor, str]]:
-        """The caches that hold these pictures, which of them each holds (places in `pictures`),
-        and the name of its stream."""
+    @property
+    def shapes(self) -> int:
+        """How many shapes the pictures have, and so caches."""
+        return int(self.cache_of.max()) + 1
+
+    def by_shape(self, pictures: Tensor) -> Iterator[tuple[int, Tensor, str]]:
+        """The caches, by number, that hold these pictures, which of them each holds (places in
+        `pictures`), and the name of its stream."""
         found = self.cache_of[pictures]
-        for number, cache in enumerate(self.caches):
+        for number in range(self.shapes):
             mine = (found == number).nonzero()[:, 0]
             if len(mine):
-                yield cache, mine, f"{self.name}/{number}" if number else self.name
+                yield number, mine, f"{self.name}/{number}" if number else self.name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +107,8 @@ class TrainData:
             if pool is None:
                 continue
             pictures, prompts = pool.draw(where)
-            for cache, mine, stream in pool.by_shape(pictures):
+            for number, mine, stream in pool.by_shape(pictures):
+                cache = pool.caches[number]
                 latents = cache.draw(pool.row_of[pictures[mine]], where=where, name=stream)
                 batch = self._batch(pool, latents, pictures[mine], prompts[mine])
                 parts[cache.shape].append(
@@ -135,12 +142,12 @@ class TrainData:
         share = 1 / (len(pool) * VALIDATION_DRAWS)
         step = 0
         for turn in range(VALIDATION_DRAWS):
-            for cache, mine, _ in pool.by_shape(torch.arange(len(pool))):
+            for number, mine, _ in pool.by_shape(torch.arange(len(pool))):
                 for pictures in mine.split(self.batch_size):
                     step -= 1  # places that no training step has
                     batch = self._batch(
                         pool,
-                        cache.fixed(pool.row_of[pictures]),
+                        pool.caches[number].fixed(pool.row_of[pictures]),
                         pictures,
                         pool.captions[pictures, turn % pool.captions.shape[1]],
                     )
@@ -158,7 +165,7 @@ class TrainData:
             sizes=latents.sizes,
             prompts=prompts,
             class_prompts=pool.class_prompts[pictures],
-            weights=pool.weights[pictures].to(device, non_blocking=True),
+            weights=carried(pool.weights[pictures], device),
             prior=torch.full((len(pictures),), pool is self.prior),
             mask=mask,
             conditions=latents.conditions,

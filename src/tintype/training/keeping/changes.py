@@ -6,8 +6,8 @@ from typing import Any
 from tintype.training.config import NEUTRAL
 from tintype.types import TrainConfig
 
-# Where steps are made: results are then equal to rounding, which a Note says.
-PLACES = frozenset({"accelerator", "devices", "strategy", "nodes"})
+# Where and by what means steps are made: results are then equal to rounding, which a Note says.
+PLACES = frozenset({"accelerator", "devices", "strategy", "nodes", "speed"})
 # Where files lie: their contents are compared.
 PATHS = frozenset({"model", "pictures", "class_dir", "data.captions"})
 # What the checkpoint's tensors are of.

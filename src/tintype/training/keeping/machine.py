@@ -1,4 +1,4 @@
-"""What rounds the sums of a step: versions and devices."""
+"""What rounds the sums of a step: versions, devices and what makes them fast."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -13,13 +13,15 @@ from tintype.version import __version__
 
 @dataclass(frozen=True, kw_only=True)
 class Machine:
-    """Where steps are made; `threads` are the CPU's, None where another device does the work."""
+    """Where steps are made; `threads` are the CPU's, None where another device does the work;
+    `speed` names the levers."""
 
     tintype: str
     torch: str
     device: str
     devices: int
     threads: int | None
+    speed: str
 
     @classmethod
     def of(cls, trainer: pl.Trainer) -> "Machine":
@@ -33,6 +35,7 @@ class Machine:
             device=name,
             devices=trainer.world_size,
             threads=torch.get_num_threads() if on_cpu else None,
+            speed=trainer.lightning_module.speed.names,
         )
 
     def note(self, before: Mapping[str, Any]) -> Note | None:
@@ -41,7 +44,7 @@ class Machine:
         if None in (self.threads, before.get("threads")):
             del now["threads"]
         changed = [
-            f"{name} {value}, was {before[name]}"
+            f"{name} {value or 'none'}, was {before[name] or 'none'}"
             for name, value in now.items()
             if before.get(name, value) != value
         ]

@@ -73,7 +73,7 @@ def add_adapters(model: Model, config: TrainConfig, *, waits: int = 0) -> Added:
             continue
         ranks = _smaller_ranks(module, fitting, config.adapter)
         notes += _clamp_note(component, ranks, config.adapter.rank)
-        narrow(module, component, config.memory)
+        narrow(module, component, config)
         _inject(module, peft_config(config.adapter, fitting, ranks), seed=config.seed)
         adapted[component] = module
         groups.append(_group(module, component, config, waits))

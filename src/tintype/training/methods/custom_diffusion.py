@@ -12,6 +12,7 @@ from tintype.errors import ConfigError
 from tintype.models.model import Model
 from tintype.training.check import check_identifier
 from tintype.training.methods.method import Group, Method, Trained, text_encoders
+from tintype.training.methods.narrow import narrow
 from tintype.training.methods.result import export_personal
 from tintype.training.methods.words import Words, add_words, check_new_word, is_new_word
 from tintype.types import TrainConfig
@@ -56,6 +57,7 @@ class CustomDiffusion(Method):
 
     def prepare(self, model: Model, config: TrainConfig) -> Trained:
         assert config.learning_rate is not None, "a resolved config"
+        narrow(model.unet, "unet", config)
         parameters = trained_parameters(model)
         for parameter in parameters.values():
             parameter.requires_grad_(True)

@@ -12,6 +12,7 @@ from tintype.training.methods.method import (
     text_encoders,
     text_learning_rate,
 )
+from tintype.training.methods.narrow import narrow
 from tintype.types import TrainConfig
 
 
@@ -29,6 +30,7 @@ class DreamBooth(Method):
             parts |= text_encoders(model)
         groups = []
         for folder, part in parts.items():
+            narrow(part, folder, config)
             part.requires_grad_(True)
             groups.append(
                 Group(

@@ -16,6 +16,7 @@ from tintype.models.model import Model
 from tintype.training.check import check_identifier, suggestions
 from tintype.training.keeping.space import size_of
 from tintype.training.methods.freeze import without
+from tintype.training.methods.narrow import PURE
 from tintype.types import SubjectConfig, TrainConfig
 
 # Groups of the config that some methods alone heed, and such a method.
@@ -84,6 +85,13 @@ class Method(ABC):
                 "method lora trains beside a base in fewer",
                 field="memory.base_precision",
                 value=precision,
+            )
+        if config.precision == PURE and not self.trains_base:
+            raise ConfigError(
+                f"is for weights of the base that train, and with {self.name} none do: "
+                "memory.base_precision bf16 with precision bf16-mixed takes as little",
+                field="precision",
+                value=PURE,
             )
         self.check_identifiers(model, config)
 

@@ -46,7 +46,7 @@ class Pivotal(NewWordMethod):
         encoders = text_encoders(model)
         for name, encoder in encoders.items():
             if name not in added.modules:
-                narrow(encoder, name, config.memory)
+                narrow(encoder, name, config)
         self.words = add_words(model, config)
         return Trained(
             parts={"unet": model.unet, **encoders},

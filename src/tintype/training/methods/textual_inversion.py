@@ -48,7 +48,7 @@ class TextualInversion(NewWordMethod):
     def prepare(self, model: Model, config: TrainConfig) -> Trained:
         parts = {"unet": model.unet, **text_encoders(model)}
         for name, part in parts.items():
-            narrow(part, name, config.memory)
+            narrow(part, name, config)
         self.words = add_words(model, config)
         return Trained(
             parts=parts,

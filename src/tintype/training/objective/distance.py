@@ -34,7 +34,7 @@ def constant(delta: float, place: Tensor, sigma: Tensor) -> Tensor:
 
 def exponential(delta: float, place: Tensor, sigma: Tensor) -> Tensor:
     """From 1 without noise to `delta` at the last timestep (arXiv:2403.16728)."""
-    return torch.as_tensor(delta, device=sigma.device, dtype=sigma.dtype) ** place
+    return torch.pow(delta, place)
 
 
 def by_snr(delta: float, place: Tensor, sigma: Tensor) -> Tensor:

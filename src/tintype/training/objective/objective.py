@@ -10,6 +10,7 @@ from torch import Tensor
 
 from tintype.errors import ModelError
 from tintype.models.model import Model
+from tintype.runtime.carry import carried
 from tintype.training.batch import Batch, Where
 from tintype.training.objective.check import check_loss
 from tintype.training.objective.distance import DISTANCES, mean_over_pixels
@@ -65,8 +66,8 @@ class Objective(torch.nn.Module):
         """The noisy latents and the target of this noise [n, channels, height, width] at these
         timesteps (EDM: standard deviations) [n]; `added` is what is mixed in, if that differs."""
         device = batch.latents.device
-        target_noise, levels = (x.to(device, non_blocking=True) for x in (noise, levels))
-        mixed = target_noise if added is None else added.to(device, non_blocking=True)
+        target_noise, levels = carried(noise, device), carried(levels, device)
+        mixed = target_noise if added is None or added is noise else carried(added, device)
         inputs, timesteps, target = self.process.mix(batch.latents, target_noise, mixed, levels)
         return Noised(
             inputs=inputs,

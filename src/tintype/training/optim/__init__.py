@@ -1,8 +1,15 @@
 """How the trained parameters are changed: optimisers, the learning rate's course, averages."""
 
 from tintype.training.optim.check import check_optimizer, optimizer_defaults
-from tintype.training.optim.size import state_size
+from tintype.training.optim.size import kept_size, state_size
 from tintype.training.optim.table import OPTIMIZERS
 from tintype.training.optim.updates import Updates
 
-__all__ = ["OPTIMIZERS", "Updates", "check_optimizer", "optimizer_defaults", "state_size"]
+__all__ = [
+    "OPTIMIZERS",
+    "Updates",
+    "check_optimizer",
+    "kept_size",
+    "optimizer_defaults",
+    "state_size",
+]

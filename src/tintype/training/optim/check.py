@@ -7,9 +7,10 @@ import torch
 
 from tintype.errors import ConfigError
 from tintype.training.methods.method import Group
+from tintype.training.methods.narrow import PURE
 from tintype.training.optim.make import ONE_RATE, contradiction, make_optimizer
 from tintype.training.optim.schedules import check_schedule
-from tintype.training.optim.table import OptimizerSpec, optimizer_spec
+from tintype.training.optim.table import OPTIMIZERS, OptimizerSpec, optimizer_spec
 from tintype.types import OptimizerConfig, TrainConfig
 
 # Arguments that fields of the config stand for.
@@ -31,6 +32,13 @@ def check_optimizer(config: TrainConfig) -> None:
     rates = (None, config.learning_rate or spec.learning_rate)
     if spec.one_rate and ours.text_encoder_learning_rate not in rates:
         raise contradiction("text_encoder_learning_rate", ours, ONE_RATE)
+    if config.precision == PURE and not spec.each_alone:
+        raise ConfigError(
+            f"its updates aren't those of each weight by itself, so not with precision {PURE}",
+            field="optimizer.name",
+            value=ours.name,
+            choices=[name for name, row in OPTIMIZERS.items() if row.each_alone],
+        )
     # what only its own constructor can tell
     make_optimizer([_something()], config)
 

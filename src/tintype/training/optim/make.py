@@ -7,6 +7,8 @@ from torch.optim import Optimizer
 
 from tintype.errors import ConfigError
 from tintype.training.methods.method import Group
+from tintype.training.methods.narrow import PURE
+from tintype.training.optim.rounding import Rounded
 from tintype.training.optim.table import optimizer_spec
 from tintype.types import OptimizerConfig, TrainConfig
 
@@ -17,7 +19,8 @@ def make_optimizer(groups: Sequence[Group], config: TrainConfig) -> Optimizer:
     """The optimiser of these groups of parameters, fused into one kernel where it can be.
 
     With 16-mixed none is fused: a fused one unscales the gradients itself, which would then be
-    clipped while still scaled. Raises ConfigError for values that it refuses.
+    clipped while still scaled. With bf16-true it rounds by chance. Raises ConfigError for values
+    that it refuses.
     """
     ours = config.optimizer
     spec = optimizer_spec(ours.name)
@@ -30,11 +33,12 @@ def make_optimizer(groups: Sequence[Group], config: TrainConfig) -> Optimizer:
         arguments["fused"] = config.precision != "16-mixed"
     parameters = [{**group, "weight_decay": ours.weight_decay} for group in spec.groups(groups)]
     try:
-        return spec.load()(parameters, **arguments)
+        made = spec.load()(parameters, **arguments)
     except (ValueError, TypeError, AssertionError) as error:
         raise ConfigError(
             f"{ours.name} refuses it: {error}", field="optimizer.arguments", value=ours.arguments
         ) from None
+    return Rounded(made, config.seed) if config.precision == PURE else made
 
 
 def contradiction(field: str, config: OptimizerConfig, why: str) -> ConfigError:

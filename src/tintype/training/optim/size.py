@@ -6,9 +6,20 @@ from tintype.training.keeping.space import size_of
 from tintype.training.methods.method import Group, Trained
 from tintype.training.nested import flatten
 from tintype.training.optim.make import make_optimizer
+from tintype.training.optim.table import optimizer_spec
 from tintype.types import TrainConfig
 
 SIDE = 512  # of the matrix that is tried: bitsandbytes' tables for one would count in a smaller
+
+
+def kept_size(trained: Trained, config: TrainConfig) -> int:
+    """Bytes of the weights that are set aside while their average stands for them."""
+    own = trained.parameters.values()
+    if optimizer_spec(config.optimizer.name).averages:
+        return size_of(own)
+    if config.optimizer.ema_decay is None:
+        return 0
+    return size_of(p for p in own if p.dtype != torch.float32)
 
 
 def state_size(trained: Trained, config: TrainConfig) -> int:
@@ -23,4 +34,6 @@ def state_size(trained: Trained, config: TrainConfig) -> int:
     _, tensors = flatten(optimizer.state_dict())
     ratio = size_of(tensors.values()) / size_of([matrix])
     averaged = config.optimizer.ema_decay is not None
-    return round((ratio + averaged) * size_of(trained.parameters.values()))
+    # whatever the weights are in, their updates are in float32
+    wide = matrix.itemsize * sum(p.numel() for p in trained.parameters.values())
+    return round((ratio + averaged) * wide)

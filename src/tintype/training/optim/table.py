@@ -45,7 +45,8 @@ class OptimizerSpec:
     in place of the model's. `fused` says that it can run as one kernel, `one_rate` that all
     groups must have the same learning rate, `averages` that it averages the weights itself: by
     its methods `eval` and `train`, and with no schedule; `shards` that its state has the shapes of
-    the parameters, which may be spread over devices.
+    the parameters, which may be spread over devices; `each_alone` that it updates each parameter
+    without looking at others, so that they may be widened some at a time.
     """
 
     path: str
@@ -56,6 +57,7 @@ class OptimizerSpec:
     one_rate: bool = False
     averages: bool = False
     shards: bool = False
+    each_alone: bool = False
     groups: Callable[[Sequence[Group]], ParameterGroups] = by_rate
 
     def load(self) -> type[Optimizer]:
@@ -73,18 +75,19 @@ class OptimizerSpec:
 
 OPTIMIZERS = {
     # arXiv:1711.05101
-    "adamw": OptimizerSpec(path="torch.optim:AdamW", fused=True, shards=True),
+    "adamw": OptimizerSpec(path="torch.optim:AdamW", fused=True, shards=True, each_alone=True),
     # arXiv:2110.02861
-    "adamw-8bit": OptimizerSpec(path="bitsandbytes.optim:AdamW8bit", extra="8bit"),
+    "adamw-8bit": OptimizerSpec(path="bitsandbytes.optim:AdamW8bit", extra="8bit", each_alone=True),
     # arXiv:1804.04235, with the config's learning rate in place of its own
     "adafactor": OptimizerSpec(
         path="transformers.optimization:Adafactor",
         defaults={"scale_parameter": False, "relative_step": False},
+        each_alone=True,
     ),
     # arXiv:2302.06675
-    "lion": OptimizerSpec(path="pytorch_optimizer:Lion", extra="optimizers"),
+    "lion": OptimizerSpec(path="pytorch_optimizer:Lion", extra="optimizers", each_alone=True),
     # arXiv:2307.02047
-    "came": OptimizerSpec(path="pytorch_optimizer:CAME", extra="optimizers"),
+    "came": OptimizerSpec(path="pytorch_optimizer:CAME", extra="optimizers", each_alone=True),
     # arXiv:2306.06101; the learning rate is a factor of the one that it finds
     "prodigy": OptimizerSpec(
         path="pytorch_optimizer:Prodigy",

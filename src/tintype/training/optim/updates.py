@@ -46,6 +46,7 @@ class Updates:
     def restore(self, state: dict[str, Any]) -> None:
         """Take up what `state` gave, with the settings of this config where they have changed."""
         self.optimizer.load_state_dict(state["optimizer"])
+        self._lay_out()
         self.schedule.load_state_dict(state["schedule"])
         before = state.get("settings", self.settings)
         groups = self.optimizer.param_groups
@@ -56,6 +57,15 @@ class Updates:
             group["lr"] = group["initial_lr"] * factor(self.schedule.last_epoch)
         if self.average is not None and state["average"]:  # else it begins here
             self.average.restore(state["average"])
+
+    @torch.no_grad()
+    def _lay_out(self) -> None:
+        """Give what is kept of each parameter that one's layout: a fused step wants both alike."""
+        for parameter, held in self.optimizer.state.items():
+            for name, value in held.items():
+                same = isinstance(value, torch.Tensor) and value.shape == parameter.shape
+                if same and value.stride() != parameter.stride():
+                    held[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
     @torch.no_grad()
     def conclude(self) -> None:
@@ -71,11 +81,8 @@ class Updates:
         """The parameters as they are to be used; afterwards they train on from exactly where they
         were."""
         if self.average is not None:
-            self.average.swap(self.parameters)  # which takes no memory
-            try:
+            with self.average.instead_of(self.parameters):
                 yield
-            finally:
-                self.average.swap(self.parameters)
         elif self.optimizer_averages:
             kept = [p.detach().clone() for p in self.parameters.values()]
             self.conclude()

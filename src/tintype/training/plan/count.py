@@ -1,7 +1,7 @@
 """The bytes and the work of a run, counted on a model without weights."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -12,8 +12,9 @@ from tintype.runtime.ledger import Ledger, Work
 from tintype.training.data.folder import find_pictures
 from tintype.training.keeping.space import size_of
 from tintype.training.methods import method
-from tintype.training.methods.method import Trained
-from tintype.training.optim import state_size
+from tintype.training.methods.method import Trained, text_encoders
+from tintype.training.methods.narrow import narrow
+from tintype.training.optim import kept_size, state_size
 from tintype.training.plan.rehearse import Rehearsal, make_fake, make_ready, storage
 from tintype.training.plan.timing import Pace
 from tintype.types import TrainConfig
@@ -27,18 +28,20 @@ class Counted:
     """A run's bytes and its work.
 
     `training` is what a step takes: weights by part, gradients, optimiser, average, caches, and
-    activations beyond what gradients will take. `untouched` are all parts before they are made
+    activations beyond what gradients will take. `untouched` are the parts before they are made
     ready, `idle` all but the UNet after that, `others` those that no gradient flows through;
-    `drawing` and `encoding` what comes on top while pictures are drawn and encoded. `parameters`
-    are the UNet's.
+    `drawing` is what comes on top by the parts that draw, one after the other, and `encoding`
+    while pictures are encoded; `kept` is set aside while samples are drawn of an average.
+    `parameters` are the UNet's.
     """
 
     training: dict[str, int]
-    untouched: int
+    untouched: dict[str, int]
     idle: int
     others: int
-    drawing: int
+    drawing: dict[str, int]
     encoding: int
+    kept: int
     parameters: int
     step: Work
     denoising: Work
@@ -54,13 +57,28 @@ class Counted:
         """The peak of each phase on the device."""
         everything = self.idle + self.training["weights of unet"]
         step = sum(self.training.values())
-        lasting = step - self.training["activations"] + self.others
+        lasting = step - self.training["activations"]
+        here = {part for part in self.untouched if f"weights of {part}" in self.training}
         return {
-            "class pictures": self.untouched + self.drawing,
+            "class pictures": self.untouched["unet"] + self._drawing({"unet"}),
             "caching": (everything if self.cpu else self.idle) + self.encoding,
             "training": step + (self.others if self.cpu else 0),
-            "samples": lasting + self.drawing,
+            "samples": lasting + self.kept + self._drawing(here),
         }
+
+    @property
+    def updated(self) -> int:
+        """The bytes that a step of the optimiser reads and writes: its state and the weights both,
+        gradients for their norm and for the step."""
+        return 2 * self.training["optimiser"] + 4 * self.training["gradients"]
+
+    def _drawing(self, here: Collection[str]) -> int:
+        """The most that drawing takes where these parts are: a part that isn't visits the device
+        while it is needed, but on a CPU they are all where they stay."""
+        visitors = {name: size for name, size in self.untouched.items() if name not in here}
+        if self.cpu:
+            return sum(visitors.values()) + max(self.drawing.values())
+        return max(size + visitors.get(name, 0) for name, size in self.drawing.items())
 
     def peak(self, config: TrainConfig) -> int:
         """The most bytes that the device must have in the phases of this run."""
@@ -71,15 +89,22 @@ class Counted:
         has = {"class pictures": class_pictures(config), "samples": samples(config)}
         return tuple(name for name in self.memory if has.get(name, True))
 
+    def _encodings(self, config: TrainConfig) -> float:
+        """How often the VAE encodes: what no step looks at isn't encoded, unless it is together
+        with what is."""
+        assert config.steps is not None, "a resolved config"
+        assert config.batch_size is not None, "a resolved config"
+        most = config.steps * config.accumulate * config.batch_size * self.encoded_at_once
+        return sum(min(count, most) for count in views(config)) / self.encoded_at_once
+
     def seconds(self, config: TrainConfig, pace: Pace) -> dict[str, float]:
         """Of each phase that there is."""
         assert config.steps is not None, "a resolved config"
         picture = config.prior.steps * pace.of(self.denoising) / self.drawn_at_once
         picture += pace.of(self.decoding) / self.decoded_at_once
-        views = views_to_encode(config) / self.encoded_at_once
         found = {
             "class pictures": class_pictures(config) * picture,
-            "caching": views * pace.of(self.encoded),
+            "caching": self._encodings(config) * pace.of(self.encoded),
             "training": config.steps * pace.step,
             "samples": samples(config) * picture,
         }
@@ -106,8 +131,8 @@ def class_pictures(config: TrainConfig) -> int:
     return sum(max(0, number) for number in missing.values())
 
 
-def views_to_encode(config: TrainConfig) -> int:
-    """Crops and mirror images of all pictures."""
+def views(config: TrainConfig) -> tuple[int, int]:
+    """Crops and mirror images of all instance pictures, and crops of all class pictures."""
     crops = 1 if config.data.center_crop else config.data.crops
     sides = 2 if config.data.flip_probability else 1
     instance = sum(
@@ -119,7 +144,7 @@ def views_to_encode(config: TrainConfig) -> int:
     prior = config.prior.pictures or 0
     if config.prior.source == "model" or not config.prior.weight:
         prior = 0
-    return instance * crops * sides + prior * crops
+    return instance * crops * sides, prior * crops
 
 
 def count_run(model: Model, config: TrainConfig, *, cpu: bool) -> Counted:
@@ -130,8 +155,9 @@ def count_run(model: Model, config: TrainConfig, *, cpu: bool) -> Counted:
     kind = method(config.method)
     for part in model.parts.values():
         part.requires_grad_(False)
-    untouched = storage(model.parts)
     parameters = sum(parameter.numel() for parameter in model.unet.parameters())
+    narrow(model.unet, "unet", config)
+    untouched = {name: storage({name: part}) for name, part in model.parts.items()}
     drawer = replace(model, unet=copy.deepcopy(model.unet))
     trained = make_ready(model, kind, config)
     for part in trained.parts.values():
@@ -139,6 +165,7 @@ def count_run(model: Model, config: TrainConfig, *, cpu: bool) -> Counted:
     with FakeTensorMode():
         make_fake(drawer.unet, *model.parts.values())
         drawing = Rehearsal(drawer, config, kind, one_by_one=cpu)
+        reading, _ = _counted(drawer, drawing.read)
         denoising, denoised = _counted(drawer, drawing.denoise)
         decoding, decoded = _counted(drawer, drawing.decode)
         encoding, encoded = _counted(drawer, drawing.encode)
@@ -150,8 +177,13 @@ def count_run(model: Model, config: TrainConfig, *, cpu: bool) -> Counted:
         untouched=untouched,
         idle=storage(model.parts) - storage({"unet": model.unet}),
         others=storage(model.parts) - resident,
-        drawing=max(denoising, decoding),
+        drawing={
+            **dict.fromkeys(text_encoders(model), reading),
+            "unet": denoising,
+            "vae": decoding,
+        },
         encoding=encoding,
+        kept=kept_size(trained, config),
         parameters=parameters,
         step=work,
         denoising=denoised,
@@ -179,7 +211,8 @@ def _training(
 ) -> dict[str, int]:
     """The bytes of a step by what they are for; their sum is its peak."""
     gradients = size_of(trained.parameters.values())
-    average = gradients if config.optimizer.ema_decay is not None else 0
+    wide = FLOAT * sum(p.numel() for p in trained.parameters.values())
+    average = wide if config.optimizer.ema_decay is not None else 0
     found = {f"weights of {name}": storage({name: part}) for name, part in trained.parts.items()}
     found["gradients"] = gradients
     found["optimiser"] = state_size(trained, config) - average
@@ -193,4 +226,4 @@ def _cached(config: TrainConfig, rehearsal: Rehearsal) -> int:
     """Means and standard deviations of all latents."""
     side = rehearsal.side // rehearsal.model.latent_factor
     latent = side * side * rehearsal.model.latent_channels * FLOAT
-    return 2 * latent * views_to_encode(config)
+    return 2 * latent * sum(views(config))

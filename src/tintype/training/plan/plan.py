@@ -9,12 +9,14 @@ import torch
 from tintype.models.load import load
 from tintype.runtime.memory import free_memory
 from tintype.training.methods import method
+from tintype.training.methods.narrow import PURE
 from tintype.training.objective import check_loss
-from tintype.training.optim import check_optimizer
+from tintype.training.optim import OPTIMIZERS, check_optimizer
 from tintype.training.place import Place
 from tintype.training.plan.count import Counted, count_run
 from tintype.training.plan.shadow import shadow
 from tintype.training.plan.timing import Pace, estimated_pace, measured_pace
+from tintype.training.ranks.shards import SHARDED
 from tintype.training.resolve import resolve
 from tintype.types import TrainConfig
 
@@ -127,7 +129,7 @@ def plan_run(config: TrainConfig, *, device: str = "auto", runs_dir: Path = Path
     if is_here and (counted.parameters <= SMALL or place.accelerator == "cuda"):
         pace = _measured(whole, counted, place)
     else:
-        pace = estimated_pace(whole, counted.step, place.device)
+        pace = estimated_pace(whole, counted.step, counted.updated, place.device)
     made = _planned(whole, counted, pace, place, free_memory(place.device))
     if made.fits:
         return made
@@ -138,7 +140,7 @@ def _measured(config: TrainConfig, counted: Counted, place: Place) -> Pace:
     """The time of real steps, where the device has room for them."""
     free = free_memory(place.device)
     if free is not None and counted.peak(config) > free:
-        return estimated_pace(config, counted.step, place.device)
+        return estimated_pace(config, counted.step, counted.updated, place.device)
     model = load(config.model, device="cpu", dtype=torch.float32, offline=True)
     return measured_pace(model, config, counted.step, place.device)
 
@@ -202,6 +204,13 @@ def _plain_adamw(config: TrainConfig) -> bool:
     return config.optimizer.name == "adamw" and not config.optimizer.arguments
 
 
+def _halves(config: TrainConfig) -> TrainConfig | None:
+    able = method(config.method).trains_base and OPTIMIZERS[config.optimizer.name].each_alone
+    if not able or config.precision == PURE or config.strategy == SHARDED:
+        return None
+    return config.replace(precision=PURE)
+
+
 def _half_base(config: TrainConfig) -> TrainConfig | None:
     trains_base = method(config.method).trains_base
     if trains_base or config.memory.base_precision != "32":
@@ -210,7 +219,10 @@ def _half_base(config: TrainConfig) -> TrainConfig | None:
 
 
 def _lora(config: TrainConfig) -> TrainConfig | None:
-    return config.replace(method="lora") if config.method == "dreambooth" else None
+    if config.method != "dreambooth":
+        return None
+    precision = "bf16-mixed" if config.precision == PURE else config.precision
+    return config.replace(method="lora", precision=precision)
 
 
 # Those first that change least of what comes out.
@@ -219,6 +231,7 @@ CHANGES: tuple[tuple[str, Callable[[TrainConfig], TrainConfig | None]], ...] = (
     ("batch_size=1", _fewer_rows),
     ("optimizer.name=adamw-8bit", _eight_bits),
     ("memory.base_precision=bf16", _half_base),
+    (f"precision={PURE}", _halves),
     ("method=lora", _lora),
     ("memory.base_precision=bf16", _half_base),
 )

@@ -17,9 +17,11 @@ from tintype.text.encode import encode_tokens
 from tintype.training.data.cache import ENCODE_PIXELS, encode_pixels
 from tintype.training.methods.adapters import add_adapters
 from tintype.training.methods.method import Group, Method, Trained, text_encoders
+from tintype.training.methods.narrow import PURE
 from tintype.types import TrainConfig
 
-PRECISIONS = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+PRECISIONS = {**MIXED, PURE: torch.bfloat16}
 
 
 def make_fake(*parts: nn.Module) -> None:
@@ -119,6 +121,11 @@ class Rehearsal:
         self.forward(rows, self.conditioning(rows))
 
     @torch.no_grad()
+    def read(self) -> None:
+        """An instance and a class prompt, through all text encoders."""
+        self._encoded()
+
+    @torch.no_grad()
     def decode(self) -> None:
         """As many pictures as are decoded at once."""
         latents = self.latents(self.decoded, self.model.latent_channels)
@@ -140,7 +147,7 @@ class Rehearsal:
         return encode_tokens(self.model, ids).repeat(self.rows // prompts)
 
     def _autocast(self) -> AbstractContextManager[object]:
-        dtype = PRECISIONS.get(self.config.precision)
+        dtype = MIXED.get(self.config.precision)
         return nullcontext() if dtype is None else torch.autocast(self.device.type, dtype)
 
 

@@ -9,6 +9,7 @@ import torch
 from tintype.models.model import Model
 from tintype.runtime.ledger import Work
 from tintype.runtime.speed import convolution_rate, moving_rate, product_rate, wait_for
+from tintype.runtime.stopwatch import seconds_of
 from tintype.training.methods import method
 from tintype.training.optim import Updates
 from tintype.training.optim.clip import clip
@@ -16,6 +17,7 @@ from tintype.training.plan.rehearse import PRECISIONS, Rehearsal, make_ready
 from tintype.types import TrainConfig
 
 TIMED = 3  # steps, after one that isn't
+PATIENCE = 4.0  # seconds of trying operators
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,23 +39,44 @@ class Pace:
             + work.moved / self.moved
         )
 
+    def of_step(self, step: float, guess: float) -> "Pace":
+        """This pace with that step, and as much slower as that is than a `guess` at it."""
+        slower = step / guess if guess else 1.0
+        return replace(
+            self,
+            step=step,
+            convolutions=self.convolutions / slower,
+            products=self.products / slower,
+            moved=self.moved / slower,
+        )
 
-def estimated_pace(config: TrainConfig, work: Work, device: torch.device) -> Pace:
-    """From the `work` of a step, and how fast this device does each kind of it."""
+
+def estimated_pace(
+    config: TrainConfig, work: Work, updated: int, device: torch.device, patience: float = PATIENCE
+) -> Pace:
+    """From the operators of a step, made one by one for as long as `patience` seconds; `updated`
+    are the bytes that the optimiser reads and writes."""
+    rates = _rates(config, device)
+    kinds = {"convolutions": rates.convolutions, "products": rates.products, "moved": rates.moved}
+    step = config.accumulate * seconds_of(work, kinds, device, patience) + updated / rates.moved
+    return rates.of_step(step, config.accumulate * rates.of(work))
+
+
+def _rates(config: TrainConfig, device: torch.device) -> Pace:
+    """How fast this device does each kind of work."""
     dtype = PRECISIONS.get(config.precision, torch.float32)
-    pace = Pace(
+    return Pace(
         step=0.0,
         how="estimated",
         convolutions=convolution_rate(device, dtype),
         products=product_rate(device, dtype),
         moved=moving_rate(device, dtype),
     )
-    return replace(pace, step=config.accumulate * pace.of(work))
 
 
 def measured_pace(model: Model, config: TrainConfig, work: Work, device: torch.device) -> Pace:
     """From real steps of a loaded model, which is changed by them; `work` is that of one."""
-    guess = estimated_pace(config, work, device)
+    rates = _rates(config, device)
     kind = method(config.method)
     for part in model.parts.values():
         part.requires_grad_(False)
@@ -75,11 +98,4 @@ def measured_pace(model: Model, config: TrainConfig, work: Work, device: torch.d
         wait_for(device)
         seconds.append(time.perf_counter() - began)
     step = statistics.median(seconds[1:])
-    slower = step / guess.step if guess.step else 1.0
-    return Pace(
-        step=step,
-        how="measured",
-        convolutions=guess.convolutions / slower,
-        products=guess.products / slower,
-        moved=guess.moved / slower,
-    )
+    return replace(rates.of_step(step, config.accumulate * rates.of(work)), how="measured")

@@ -8,6 +8,7 @@ from tintype.training.ranks.shards import SHARDED
 from tintype.types import TrainConfig
 
 STRATEGIES = ("auto", "ddp", SHARDED)
+SHARDABLE = ("32", "bf16-mixed")
 
 
 def check_strategy(config: TrainConfig) -> None:
@@ -33,12 +34,12 @@ def check_strategy(config: TrainConfig) -> None:
             value=config.optimizer.name,
             choices=[name for name, spec in OPTIMIZERS.items() if spec.shards],
         )
-    if config.precision == "16-mixed":
+    if config.precision not in SHARDABLE:
         raise ConfigError(
             "not with strategy fsdp",
             field="precision",
-            value="16-mixed",
-            choices=["32", "bf16-mixed"],
+            value=config.precision,
+            choices=SHARDABLE,
         )
 
 

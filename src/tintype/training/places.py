@@ -1,0 +1,36 @@
+"""The places of a run at which data is drawn, all of them known before it begins."""
+
+from collections.abc import Iterator
+
+from tintype.training.batch import Where
+from tintype.training.seeds import stream_seed
+from tintype.types import TrainConfig
+
+DRAWS = 200  # of the base's predictions, where they have to be written down
+
+
+def micro_steps(config: TrainConfig, done: int) -> range:
+    """The micro-steps from the step `done` to the end."""
+    assert config.steps is not None, "a resolved config"
+    return range(done * config.accumulate, config.steps * config.accumulate)
+
+
+def lesson_places(config: TrainConfig) -> list[Where]:
+    """Where data is drawn for a teacher's Notebook: for as many as class pictures would be."""
+    assert config.batch_size is not None, "a resolved config"
+    pages = -(-(config.prior.pictures or DRAWS) // config.batch_size)
+    own = stream_seed(config.seed, 0, 0, "prior")
+    return [Where(seed=own, step=page) for page in range(pages)]
+
+
+class Places:
+    """All places from a step on; those of a Notebook before them, if there is one."""
+
+    def __init__(self, config: TrainConfig, done: int, *, notebook: bool) -> None:
+        self.before = lesson_places(config) if notebook else []
+        self.seed, self.steps = config.seed, micro_steps(config, done)
+
+    def __iter__(self) -> Iterator[Where]:
+        yield from self.before
+        for step in self.steps:
+            yield Where(seed=self.seed, step=step)
