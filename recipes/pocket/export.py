@@ -22,9 +22,9 @@ CARD = {
     "defaults": {
         "train": {
             "dreambooth": {
-                "steps": 600,
+                "steps": 400,
                 "batch_size": 4,
-                "learning_rate": 4e-4,
+                "learning_rate": 7e-4,
                 **LINEAR,
                 **PRIOR,
             },
