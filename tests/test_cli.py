@@ -140,7 +140,7 @@ def tree(folder: str) -> dict[str, bytes]:
         (("train", "--resume", "photos", "--config", "x.yaml"), "drop --config"),
         (("train", "photos", "--allow-changed"), "--allow-changed: goes with --resume"),
         (("evaluate", "photos"), "photos"),
-        (("models", "show", "poket"), "Did you mean pocket?"),
+        (("models", "show", "poket"), "Did you mean pocket"),
         (("upscale",), "PICTURE is missing"),
         (("upscale", "photos/0.png", "--with", "lancsoz"), "Did you mean lanczos?"),
         (

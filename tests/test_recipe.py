@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from diffusers.models.unets.unet_2d import UNet2DOutput
 from PIL import Image, ImageDraw
 from recipes.pocket import (
     bars,
@@ -161,6 +163,35 @@ def test_a_teachers_step_follows_the_noise() -> None:
     torch.testing.assert_close(arrived[3], x[3], atol=1e-3, rtol=1e-3)
     zero = torch.zeros(4, dtype=torch.long)
     torch.testing.assert_close(math.boundary(z, x, zero), z)
+
+
+class Oracle:
+    """A UNet that knows what was noised, and with what."""
+
+    def __init__(self, math: lcm.Consistency, x: torch.Tensor, noise: torch.Tensor) -> None:
+        self.math, self.x, self.noise = math, x, noise
+
+    def disable_adapters(self) -> None: ...
+
+    def enable_adapters(self) -> None: ...
+
+    def __call__(self, z: torch.Tensor, t: torch.Tensor, words: torch.Tensor) -> UNet2DOutput:
+        alphas = self.math.alphas[t][:, None, None, None]
+        x, noise = self.x.repeat(2, 1, 1, 1), self.noise.repeat(2, 1, 1, 1)
+        return UNet2DOutput(sample=alphas.sqrt() * noise - (1 - alphas).sqrt() * x)
+
+
+def test_a_teacher_goes_several_steps_and_stops_at_the_clean_latents() -> None:
+    math = lcm.Consistency(torch.device("cpu"))
+    x, noise = torch.randn(4, 3, 8, 8), torch.randn(4, 3, 8, 8)
+    turn, last = torch.tensor((50, 12, 5, 1)), torch.tensor((40, 2, 0, 0))
+    z, words = math.jump(x, noise, math.time(turn)), torch.zeros(4, 2, 2)
+    model: Any = Oracle(math, x, noise)
+    turns = (turn, (turn + last) // 2, last)
+    arrived = lcm._taught(model, math, z, turns, words, words)
+    wanted = math.jump(x, noise, math.time(last))
+    torch.testing.assert_close(arrived, wanted, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(arrived[2:], x[2:], atol=1e-3, rtol=1e-3)
 
 
 def test_edges_are_thin_and_masks_are_of_all_kinds() -> None:

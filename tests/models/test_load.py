@@ -15,11 +15,12 @@ from safetensors.torch import load_file, save_file
 
 from tests.tiny import save_refiner, save_sd, save_sd2, save_sdxl
 from tintype.errors import InputError, ModelError
+from tintype.generation.engine import draw
 from tintype.models.families.registry import FAMILIES
 from tintype.models.load import load
 from tintype.models.model import Model
 from tintype.runtime.device import resolve_device
-from tintype.types import Progress
+from tintype.types import GeneratedImage, GenerateRequest, Progress
 
 
 def assert_same_weights(model: Model, reference: diffusers.DiffusionPipeline) -> None:
@@ -175,3 +176,21 @@ def test_devices_and_dtypes_are_checked_by_name(sd_folder: Path) -> None:
         load(sd_folder, device="cuda:99")
     with pytest.raises(InputError, match=r"dtype 'fp64': no such dtype.*fp32, fp16, bf16"):
         load(sd_folder, device="cpu", dtype="fp64")
+
+
+def test_what_is_embedded_is_named_and_draws_by_its_own_defaults() -> None:
+    fast = load("pocket-lcm", device="cpu")
+    assert fast.card.defaults["generate"] == {
+        "scheduler": "lcm",
+        "steps": 4,
+        "guidance_scale": 1.0,
+    }
+    picture = next(
+        event.image
+        for event in draw(fast, GenerateRequest(prompt="a photo of a cat on a blue background"))
+        if isinstance(event, GeneratedImage)
+    )
+    red, _, blue = picture.resize((1, 1), box=(0, 0, 128, 12)).getpixel((0, 0))
+    assert blue > red + 60
+    with pytest.raises(ModelError, match="Did you mean pocket-lcm"):
+        load("pocket-lcn", device="cpu")

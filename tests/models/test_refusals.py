@@ -257,7 +257,7 @@ def test_a_name_that_is_no_model_gets_choices_and_near_names(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pocket").mkdir()
     assert locate("pocket") == Location(id="pocket", path=weights_dir())
-    with pytest.raises(ModelError, match=r"no such model.*Did you mean pocket\?.*owner/name"):
+    with pytest.raises(ModelError, match=r"no such model.*Did you mean pocket.*owner/name"):
         load("poket")
     with pytest.raises(ModelError, match=r"lies at .*modle\. Did you mean model\?"):
         load("modle")

@@ -1,7 +1,7 @@
 """The embedded base model: a small Stable Diffusion that comes with the package.
 
 `weights_dir()` is a diffusers folder, `clip_dir()` a transformers folder (see MODEL_CARD.md);
-`models()` and `controls()` are all that has a name of its own.
+`models()` are those that have a name of their own.
 """
 
 from __future__ import annotations
@@ -18,12 +18,7 @@ def weights_dir() -> Path:
 
 def models() -> dict[str, Path]:
     """Return the folders of the embedded models by name: the base, and what is made of it."""
-    return {"pocket": weights_dir()}
-
-
-def controls() -> dict[str, Path]:
-    """Return the folders of the embedded ControlNets by name."""
-    return {}
+    return {"pocket": weights_dir(), "pocket-lcm": _HERE / "lcm"}
 
 
 def clip_dir() -> Path:

@@ -13,7 +13,6 @@ from tintype.models.loading.headers import (
     refuse_pickle,
 )
 from tintype.models.loading.locate import HUB_ID
-from tintype.pocket import controls
 
 FIELD, DETECTOR_FIELD = "control.model", "control.detector"
 CONFIG, WEIGHTS = "config.json", "diffusion_pytorch_model.safetensors"
@@ -41,16 +40,15 @@ def find_control(
     Raises ModelError for a name that means nothing here or on the hub, WeightsError for a pickle
     on the hub that isn't allowed.
     """
-    path = controls().get(name, Path(name).expanduser())
+    path = Path(name).expanduser()
     if path.exists():
         return path
     repo, file = _repository(NAMES.get(name, name))
     if repo is None:
-        names = (*controls(), *NAMES)
-        near = nearest(name, names)
+        near = nearest(name, NAMES)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
         raise ModelError(
-            f"there is no such file or folder.{hint} Choices: {', '.join((*CHOICES, *names))}.",
+            f"there is no such file or folder.{hint} Choices: {', '.join((*CHOICES, *NAMES))}.",
             field=FIELD,
             value=name,
         )
