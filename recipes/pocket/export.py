@@ -22,9 +22,9 @@ CARD = {
     "defaults": {
         "train": {
             "dreambooth": {
-                "steps": 400,
+                "steps": 350,
                 "batch_size": 4,
-                "learning_rate": 7e-4,
+                "learning_rate": 1e-3,
                 **LINEAR,
                 **PRIOR,
             },
