@@ -74,7 +74,7 @@ def _timed(call: Call, device: torch.device) -> float | None:
                 kept.append(made)
             if found[-1] > LONG:
                 return found[-1]
-    except (RuntimeError, NotImplementedError, ValueError, IndexError):
+    except RuntimeError:  # it refuses what stands in for its tensors, or there is no room
         return None
     return statistics.median(found[1:])
 
