@@ -120,7 +120,7 @@ def test_every_choice_can_be_drawn() -> None:
     choose = compose.Chooser(index, {"first": 1.0})
     random = np.random.default_rng(1)
     art = np.stack([face()] * len(index))
-    chosen = [choose(random) for _ in range(200)]
+    chosen = [choose(random) for _ in range(400)]
     assert {s.worn for s in chosen} - {""}
     assert {len(s.art) for s in chosen} == {1, 2}
     assert {s.size for s in chosen} == {"", "small", "big"}

@@ -29,11 +29,15 @@ from . import (
     unet,
     vae,
     variants,
+    xl,
 )
 from . import draw as drawing
 
 HERE = Path(__file__).parent
-IN_ORDER = ("tokenizer", "vae", "clip", "cache", "unet", "classifier", "export", "measure", "sheet")
+IN_ORDER = (
+    *("tokenizer", "vae", "clip", "cache", "unet", "sizes", "classifier"),
+    *("export", "measure", "sheet"),
+)
 
 
 def _arguments() -> argparse.Namespace:
@@ -48,6 +52,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="plan: folder for shards and sheets")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     parser.add_argument("--pictures", type=int, default=110_000, help="composed pictures to cache")
+    parser.add_argument("--other", type=int, default=4_000, help="pictures of each other size")
     parser.add_argument("--keep", type=int, default=16_000, help="pictures kept for the variants")
     parser.add_argument("--minutes", type=float, default=9, help="plan, variants: of this call")
     parser.add_argument("--tiny", action="store_true", help="plan: rehearse with next to nothing")
@@ -76,11 +81,17 @@ def _clip(args: argparse.Namespace) -> None:
 
 def _cache(args: argparse.Namespace) -> None:
     cache.make(args.work, args.npm, cache.SQUARE, args.pictures, args.workers, args.keep)
+    for size in cache.SIZES if args.other else ():
+        cache.make(args.work, args.npm, size, args.other, args.workers)
     cache.embed(args.work, args.workers)
 
 
 def _unet(args: argparse.Namespace) -> None:
     unet.train(args.work, args.unet_minutes, args.workers, batch=32)
+
+
+def _sizes(args: argparse.Namespace) -> None:
+    unet.train_sizes(args.work, args.minutes, args.workers, batch=32)
 
 
 def _classifier(args: argparse.Namespace) -> None:
@@ -91,6 +102,21 @@ def _classifier(args: argparse.Namespace) -> None:
 def _measure(args: argparse.Namespace) -> None:
     report = evaluate.measure(args.work, args.npm, args.target, args.photos, args.only)
     print(json.dumps(report, indent=1))
+
+
+def _modes(args: argparse.Namespace) -> None:
+    from . import modes  # which needs tintype itself, unlike all that trains
+
+    judge = classifier.Judge(args.work)
+    names = evaluate.known(judge, export.TARGET)
+    figures = {
+        "sizes": lambda: modes.sizes(judge, names),
+        "inpainting": lambda: modes.inpainting(args.work, args.npm, judge, names),
+        "canny": lambda: modes.canny(args.work, args.npm, names),
+        "xl": lambda: modes.xl(judge, names),
+    }
+    for name in [args.only] if args.only else figures:
+        print(name, evaluate.add(args.work, name, figures[name]())[name], flush=True)
 
 
 def _dreambooth(args: argparse.Namespace) -> None:
@@ -139,9 +165,11 @@ STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
     "clip": _clip,
     "cache": _cache,
     "unet": _unet,
+    "sizes": _sizes,
     "classifier": _classifier,
     "export": lambda args: export.export(args.work, args.target),
     "measure": _measure,
+    "modes": _modes,
     "sheet": _sheet,
     "dreambooth": _dreambooth,
     "table": _table,
@@ -149,6 +177,7 @@ STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
     "lcm": lambda args: lcm.train(args.work, args.minutes, batch=32),
     "canny": lambda args: variants.train_canny(args.work, args.minutes, batch=32),
     "inpainting": lambda args: variants.train_inpainting(args.work, args.minutes, batch=32),
+    "xl": lambda args: xl.train(args.work, args.minutes, batch=32),
     "extras": _extras,
     "pack": _pack,
     "plan": _plan,

@@ -81,36 +81,48 @@ def make(
 
 
 @torch.no_grad()
-def _embed(rank: int, work: str, workers: int) -> None:
+def _embed(rank: int, work: str, first: int, workers: int) -> None:
     torch.set_num_threads(1)
     folder = Path(work)
     unique = json.loads((folder / "cache/unique.json").read_text())
     tokens, encoder = tokenizer.load(folder), clip.text_encoder(folder)
     words = np.load(folder / "cache/words.part.npy", mmap_mode="r+")
-    for i in range(256 * rank, len(unique), 256 * workers):
+    for i in range(first + 256 * rank, len(unique), 256 * workers):
         ids = clip.tokens_of(tokens, unique[i : i + 256])
         words[i : i + 256] = encoder(ids).last_hidden_state.half().numpy()
     words.flush()
 
 
 def embed(work: Path, workers: int) -> None:
-    """Number the captions of all sizes; on a CPU, embed each once, which saves time later."""
+    """Number the captions of all sizes; on a CPU, embed each once, which saves time later.
+
+    What was numbered and embedded before stays so: sizes can be added.
+    """
     folder = work / "cache"
-    if (folder / "unique.json").exists() and training.device().type == "cuda":
-        return
+    kept, finished, part = (folder / n for n in ("unique.json", "words.npy", "words.part.npy"))
+    unique: list[str] = json.loads(kept.read_text()) if kept.exists() else [""]
     groups = {p.parent: json.loads(p.read_text()) for p in sorted(folder.glob("*x*/captions.json"))}
-    unique = ["", *sorted({c for captions in groups.values() for group in captions for c in group})]
+    said = {c for captions in groups.values() for group in captions for c in group}
+    if new := sorted(said - set(unique)):
+        unique += new
+        (folder / "ids.npy").unlink(missing_ok=True)
     number = {c: i for i, c in enumerate(unique)}
     for path, captions in groups.items():
         rows = np.array([[number[c] for c in group] for group in captions], np.int64)
         np.save(path / "rows.npy", rows)
-    (folder / "unique.json").write_text(json.dumps(unique))
-    if training.device().type == "cuda" or (folder / "words.npy").exists():
+    kept.write_text(json.dumps(unique))
+    if training.device().type == "cuda":
         return
-    shape, part = (len(unique), tokenizer.LENGTH, clip.WIDTH), folder / "words.part.npy"
-    np.lib.format.open_memmap(part, "w+", np.float16, shape).flush()
-    torch.multiprocessing.spawn(_embed, (str(work), workers), nprocs=workers)
-    part.rename(folder / "words.npy")
+    before = np.load(finished, mmap_mode="r") if finished.exists() else np.empty(0)
+    if len(before) == len(unique):
+        return
+    shape = (len(unique), tokenizer.LENGTH, clip.WIDTH)
+    words = np.lib.format.open_memmap(part, "w+", np.float16, shape)
+    if len(before):
+        words[: len(before)] = before
+    words.flush()
+    torch.multiprocessing.spawn(_embed, (str(work), len(before), workers), nprocs=workers)
+    part.rename(finished)
 
 
 def scaling_factor(work: Path) -> float:
@@ -182,8 +194,8 @@ class Latents:
         return torch.randint(high, (count,), generator=self.random, device=self.where)
 
     def batch(self, count: int, turn: int = 0) -> tuple[Tensor, Tensor]:
-        """Return latents (n, c, h, w) and caption numbers (n,); every second turn is square."""
-        other = turn // 2 % max(len(self.parts) - 1, 1) + 1 if turn % 2 else 0
+        """Return latents (n, c, h, w) and caption numbers (n,); two turns of three are square."""
+        other = turn // 3 % max(len(self.parts) - 1, 1) + 1 if turn % 3 == 2 else 0
         latents, rows = self.parts[min(other, len(self.parts) - 1)]
         picks = self._below(len(latents), count)
         chosen = rows[picks, self._below(rows.shape[1], count)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from . import training
+from . import cache, linear, training, vae
 from .compose import Spec, render
 from .concepts import COLORS, DRAWN, SCENES
 from .data import load_art
-from .vae import to_tensor
 
 TIERS = ("first", "common", "more")  # the concepts that it tells apart
-SIDE = 160
+SIDE, STEPS = 160, 3000
+Change = Callable[[Tensor], Tensor]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -64,35 +65,56 @@ def _pictures(
     return np.stack(pixels), np.array(labels)
 
 
-def _roughen(x: Tensor) -> Tensor:
-    """Blur and relight some pictures, so that softness is not what decides."""
-    if torch.rand(()) < 0.4:
-        x = functional.interpolate(functional.avg_pool2d(x, 2), scale_factor=2.0, mode="bilinear")
-    gain = torch.empty(len(x), 1, 1, 1).uniform_(0.85, 1.1)
-    return (x * gain + 0.04 * torch.randn_like(x)).clamp(-1, 1)
+class Roughen:
+    """Soften, sketch and relight some pictures, so that a drawing's finish is not what decides."""
+
+    def __init__(self, work: Path) -> None:
+        self.coder, self.scale = vae.load(work).to(training.device()), cache.scaling_factor(work)
+
+    @torch.no_grad()
+    def sketch(self, x: Tensor) -> Tensor:
+        """Rebuild pictures from their coarser latents, with some noise among them."""
+        z = linear.encode(self.coder, x)
+        kept = torch.randint(8, z.shape[1] + 1, (len(x), 1, 1, 1), device=x.device)
+        z = z * (torch.arange(z.shape[1], device=x.device)[:, None, None] < kept)
+        noise = 0.4 * torch.rand(len(x), 1, 1, 1, device=x.device) / self.scale
+        return self.coder.decode(z + noise * torch.randn_like(z)).sample.clamp(-1, 1)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Turn (n, 3, h, w) in -1..1 into others of what they show."""
+        kind = torch.rand(())
+        if kind < 0.4:
+            x = self.sketch(x)
+        elif kind < 0.6:
+            small = functional.avg_pool2d(x, 2)
+            x = functional.interpolate(small, scale_factor=2.0, mode="bilinear")
+        gain = torch.empty(len(x), 1, 1, 1, device=x.device).uniform_(0.85, 1.1)
+        return (x * gain + 0.04 * torch.randn_like(x)).clamp(-1, 1)
 
 
-def _features(net: Features, pixels: np.ndarray, rough: bool) -> Tensor:
+def _features(net: Features, pixels: np.ndarray, change: Change | None = None) -> Tensor:
     parts = []
     for i in range(0, len(pixels), 32):
-        x = to_tensor(pixels[i : i + 32])
-        parts.append(net((_roughen(x) if rough else x).to(training.device())).cpu())
+        x = vae.to_tensor(pixels[i : i + 32]).to(training.device())
+        parts.append(net(change(x) if change else x).cpu())
     return torch.cat(parts)
 
 
-def train(work: Path, npm: Path, count: int = 12_000) -> dict[str, float]:
+def train(work: Path, npm: Path, count: int = 24_000) -> dict[str, float]:
     """Train the linear head and return its own accuracy on held-out art."""
     net = Features().to(training.device())
     pixels, labels = _pictures(work, npm, count, False, 1)
-    x, y = _features(net, pixels, True), torch.from_numpy(labels)
+    rough = Roughen(work)
+    x, y = _features(net, pixels, rough), torch.from_numpy(labels)
     held_pixels, held_labels = _pictures(work, npm, 400, True, 2)
-    hx, hy = _features(net, held_pixels, False), torch.from_numpy(held_labels)
+    held = {"": _features(net, held_pixels), " sketched": _features(net, held_pixels, rough.sketch)}
+    hy = torch.from_numpy(held_labels)
     mean, std = x.mean(0), x.std(0) + 1e-3
     names = concepts()
     head = nn.Linear(x.shape[1], len(names))
     optimizer = torch.optim.AdamW(head.parameters(), 2e-3, weight_decay=0.05)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 2000)
-    for _ in range(2000):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    for _ in range(STEPS):
         pick = torch.randint(len(x), (256,))
         inputs = functional.dropout((x[pick] - mean) / std, 0.3)
         functional.cross_entropy(head(inputs), y[pick], label_smoothing=0.1).backward()
@@ -100,8 +122,12 @@ def train(work: Path, npm: Path, count: int = 12_000) -> dict[str, float]:
         optimizer.zero_grad()
         schedule.step()
     with torch.no_grad():
-        ranks = _ranks(head((hx - mean) / std), hy)
-    own = {f"top{k}": round(float((ranks < k).float().mean()), 3) for k in (1, 5)}
+        ranks = {how: _ranks(head((hx - mean) / std), hy) for how, hx in held.items()}
+    own = {
+        f"top{k}{how}": round(float((r < k).float().mean()), 3)
+        for how, r in ranks.items()
+        for k in (1, 5)
+    }
     training.save(
         work / "classifier.pt", head=head.state_dict(), mean=mean, std=std, own=own, names=names
     )
@@ -128,5 +154,5 @@ class Judge:
     @torch.no_grad()
     def ranks(self, pictures: np.ndarray, names: list[str]) -> Tensor:
         """Return the rank (0 is best) of each picture's own concept, (n,)."""
-        x = (_features(self.net, pictures, False) - self.mean) / self.std
+        x = (_features(self.net, pictures) - self.mean) / self.std
         return _ranks(self.head(x), torch.tensor([self.names.index(n) for n in names]))

@@ -14,7 +14,12 @@ from .data import SIZE, Art
 
 __all__ = ["Chooser", "Spec", "anything", "article", "caption", "render"]
 
-SIDES = {"": (94, 99), "small": (54, 60), "big": (120, 125)}
+# Of a thing, in px. A thing is always drawn at the same place and size, so that a small model can
+# learn its strokes; what varies is which thing, in which style, where, in what colour, beside what.
+SIDES = {"": 96, "small": 57, "big": 122}
+DRESSED = 86
+# Two things at once, and things of another colour, are of this tier: there are too many otherwise.
+CHANGED = "first"
 # what is worn -> the concept whose art shows it; a santa hat and a scarf are painted
 ACCESSORIES = {
     "hat": "top hat",
@@ -69,25 +74,24 @@ def _backdrop(spec: Spec, rng: np.random.Generator) -> np.ndarray:
     return scenes.plain(spec.background or "white", rng)
 
 
-def _foreground(spec: Spec, art: np.ndarray, rng: np.random.Generator) -> Image.Image:
+def _foreground(spec: Spec, art: np.ndarray) -> Image.Image:
     """Draw the things alone, (128, 128) RGBA."""
     layer = Image.new("RGBA", (SIZE, SIZE))
     low = 6 if spec.background in SCENES else 0
-    dx, dy, ds = (int(v) for v in rng.integers(-1, 2, 3))
     if len(spec.art) > 1:
         low = 0 if spec.relation == "top" else low
         for k, (row, (cx, cy, side)) in enumerate(
             zip(spec.art, PLACES[spec.relation], strict=True)
         ):
-            sprite = _sprite(art[row], side + ds, "" if k else spec.tint)
-            _paste(layer, sprite, cx + dx, cy + low + dy)
+            sprite = _sprite(art[row], side, "" if k else spec.tint)
+            _paste(layer, sprite, cx, cy + low)
         return layer
-    side = int(rng.integers(84, 89) if spec.worn else rng.integers(*SIDES[spec.size]))
+    side = DRESSED if spec.worn else SIDES[spec.size]
     sprite = _sprite(art[spec.art[0]], side, spec.tint)
     if not spec.worn:
-        _paste(layer, sprite, 64 + dx, 64 + low + dy)
+        _paste(layer, sprite, 64, 64 + low)
         return layer
-    _paste(layer, sprite, 64 + dx, 76 + dy)
+    _paste(layer, sprite, 64, 76)
     picture = art[spec.accessory] if spec.accessory >= 0 else None
     return sprites.wear(layer, spec.worn, spec.worn_color, picture)
 
@@ -101,10 +105,11 @@ def render(
 ) -> np.ndarray:
     """Compose a picture, (height, width, 3) uint8, on its named background or on `base`.
 
-    `size` is (width, height): the background is stretched to it, the things are not.
+    `size` is (width, height): the background is stretched to it; the things are in its middle, as
+    on 128 x 128 px, smaller only where there is less room.
     """
     backdrop = Image.fromarray(np.array(_backdrop(spec, rng) if base is None else base))
-    things, side = _foreground(spec, art, rng), min(size)
+    things, side = _foreground(spec, art), min(*size, SIZE)
     if size != backdrop.size:
         backdrop = backdrop.resize(size, Image.Resampling.BICUBIC)
     if side != SIZE:
@@ -125,14 +130,17 @@ class Chooser:
         }
         self.wearers = sorted(WEARERS & have)
 
-    def _name(self, rng: np.random.Generator) -> str:
-        tier = str(rng.choice(list(self.tiers), p=list(self.tiers.values())))
+    def _name(self, rng: np.random.Generator, tier: str = "") -> str:
+        tier = tier or str(rng.choice(list(self.tiers), p=list(self.tiers.values())))
         members = self.members[tier]
         return members[rng.integers(len(members))]
 
+    def _held(self, names: list[str]) -> list[str]:
+        """Return the styles that have a picture of each of the names."""
+        return [s for s in STYLES if all((n, s) in self.rows for n in names)]
+
     def _style(self, names: list[str], rng: np.random.Generator) -> str:
-        """Choose a style that has a picture of each of the names."""
-        held = [s for s in STYLES if all((n, s) in self.rows for n in names)]
+        held = self._held(names)
         shares = np.array([STYLES[s] for s in held])
         return str(rng.choice(held, p=shares / shares.sum())) if held else ""
 
@@ -142,26 +150,25 @@ class Chooser:
             return ""
         return str(rng.choice(list(COLORS) if kind < 0.7 else list(SCENES)))
 
-    def __call__(self, rng: np.random.Generator, pairs: float = 0.13, tints: float = 0.1) -> Spec:
+    def __call__(self, rng: np.random.Generator, pairs: float = 0.17, tints: float = 0.1) -> Spec:
         """Return a random spec: mostly one thing, now and then two, or one that is changed."""
         draw, place = rng.random(), self._place(rng)
         if draw < pairs:
             return self._pair(rng, place)
         if draw < pairs + 0.08:
             return self._wearer(rng, place)
-        name = self._name(rng)
-        style = self._style([name], rng)
         tint = str(rng.choice(list(COLORS))) if draw > 1 - tints else ""
+        name = self._name(rng, CHANGED if tint else "")
+        style = self._style([name], rng)
         size = str(rng.choice(("small", "big"))) if 1 - tints - 0.05 < draw < 1 - tints else ""
         row = self.rows[(name, style)]
         return Spec(art=(row,), nouns=(name,), style=style, background=place, tint=tint, size=size)
 
     def _pair(self, rng: np.random.Generator, place: str) -> Spec:
         names: list[str] = []
-        style = ""
-        while not style:
-            names = [self._name(rng), self._name(rng)]
-            style = self._style(names, rng) if names[0] != names[1] else ""
+        while not names or names[0] == names[1] or not self._held(names):
+            names = [self._name(rng, CHANGED) for _ in range(2)]
+        style = "3d" if "3d" in self._held(names) else self._style(names, rng)
         return Spec(
             art=tuple(self.rows[(n, style)] for n in names),
             nouns=tuple(names),

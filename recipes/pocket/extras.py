@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import torch
+from diffusers import UNet2DConditionModel
+from safetensors.torch import save_file
 
 from . import export, lcm, training, unet, variants, xl
 
@@ -13,11 +16,28 @@ LARGEST = "14MB"
 NAMES = ("inpainting", "canny", "lcm", "xl")
 
 
+def _in_8_bits(model: UNet2DConditionModel, folder: Path) -> None:
+    """Write a UNet with its matrices in float8 (e4m3), the rest in float16."""
+    model.save_config(folder)
+    narrow = {
+        name: value.to(torch.float8_e4m3fn if value.ndim > 1 else torch.float16).contiguous()
+        for name, value in model.state_dict().items()
+    }
+    save_file(narrow, folder / "diffusion_pytorch_model.safetensors", {"format": "pt"})
+
+
+def _share(folder: Path) -> None:
+    """Write the card of a model whose other parts are pocket's own."""
+    card = {"parts_of": "pocket", **export.CARD}
+    (folder / "tintype.json").write_text(json.dumps(card, indent=2) + "\n")
+
+
 def _inpainting(work: Path, folder: Path) -> None:
-    """The UNet alone: text encoder, tokenizer and autoencoder are pocket's own."""
-    model = variants.inpainting()
+    """The UNet alone, its matrices in 8 bits; the other parts are pocket's own."""
+    model = variants.inpainting(unet.load(work))
     model.load_state_dict(training.need(work / "inpainting.pt")["ema"])
-    model.half().save_pretrained(folder / "unet", max_shard_size=LARGEST)
+    _in_8_bits(model, folder / "unet")
+    _share(folder)
 
 
 def _canny(work: Path, folder: Path) -> None:
@@ -27,11 +47,13 @@ def _canny(work: Path, folder: Path) -> None:
 
 
 def _xl(work: Path, folder: Path) -> None:
-    pipe = xl.pipeline(work).to(torch.float16)
-    pipe.save_pretrained(folder, safe_serialization=True, max_shard_size=LARGEST)
-    for name in ("tokenizer", "tokenizer_2"):
-        export.tokenizer_files(work, folder / name)
-    (folder / "tintype.json").write_text(json.dumps(export.CARD, indent=2) + "\n")
+    pipe = xl.pipeline(work)
+    pipe.to(torch.float16).save_pretrained(folder, max_shard_size=LARGEST)
+    export.tokenizer_files(work, folder / "tokenizer_2")
+    for name in ("unet", "vae", "tokenizer", "scheduler"):
+        shutil.rmtree(folder / name)
+    _in_8_bits(pipe.unet, folder / "unet")
+    _share(folder)
 
 
 def _lcm(work: Path, folder: Path) -> None:

@@ -111,8 +111,8 @@ def train(work: Path, minutes: float, workers: int, batch: int, compiled: bool =
 def train_sizes(
     work: Path, minutes: float, workers: int, batch: int, sizes: tuple[cache.Size, ...] = SIZES
 ) -> None:
-    """Go on from WORK/unet.pt to WORK/sizes.pt, every second batch at another size."""
-    plan = Plan(name="sizes", minutes=minutes, batch=batch, peak=4e-4, decay_from=0.2)
+    """Go on from WORK/unet.pt to WORK/sizes.pt, every third batch at another size."""
+    plan = Plan(name="sizes", minutes=minutes, batch=batch, decay_from=0.15)
     training.launch(_train, workers, 29613, work, plan, (SQUARE, *sizes))
 
 

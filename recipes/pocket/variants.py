@@ -13,7 +13,6 @@ from . import training, unet, vae
 from .cache import Pictures, Text
 from .fit import Plan, fit
 
-INPAINTING_LEVELS = (96, 128)  # narrower than the base, for the sake of its size
 EDGE_WIDTHS = (8, 16, 32, 64, 96)  # one level a halving: 128 px to 8
 LOW, HIGH = 0.1, 0.25  # of the steepest gradient: weak and strong edges
 
@@ -62,9 +61,17 @@ def edges(x: Tensor) -> Tensor:
     return strong.float().expand(-1, 3, -1, -1)
 
 
-def inpainting() -> UNet2DConditionModel:
-    """Build the UNet that sees noisy latents, the mask, and the latents of what stays."""
-    return unet.make(levels=INPAINTING_LEVELS, extra=vae.LATENTS + 1)
+def inpainting(base: UNet2DConditionModel) -> UNet2DConditionModel:
+    """Start the UNet that sees noisy latents, the mask, and the latents of what stays.
+
+    It begins as the base, which looks at the latents alone.
+    """
+    model = unet.make(extra=vae.LATENTS + 1)
+    state = base.state_dict()
+    weight = state["conv_in.weight"]
+    seen = weight.new_zeros(len(weight), vae.LATENTS + 1, *weight.shape[2:])
+    model.load_state_dict(state | {"conv_in.weight": torch.cat([weight, seen], 1)})
+    return model
 
 
 def controlnet(base: UNet2DConditionModel) -> ControlNetModel:
@@ -72,8 +79,26 @@ def controlnet(base: UNet2DConditionModel) -> ControlNetModel:
     return ControlNetModel.from_unet(base, conditioning_embedding_out_channels=EDGE_WIDTHS)
 
 
+@torch.no_grad()
+def awaken(net: ControlNetModel, lines: Tensor) -> None:
+    """Scale the embedding of edges (n, 3, h, w), layer by layer, to unit deviation.
+
+    That is LSUV (arXiv:1511.06422). As it is built, next to nothing of thin lines comes through
+    its eight layers, and its last one is zero, as are those that add to the UNet: two zeros in a
+    row, which learn nothing for long.
+    """
+    embedding = net.controlnet_cond_embedding
+    embedding.conv_out.reset_parameters()
+    x = lines
+    for conv in (embedding.conv_in, *embedding.blocks, embedding.conv_out):
+        seen = conv(x)
+        conv.weight /= seen.std()
+        conv.bias.copy_((conv.bias - seen.mean((0, 2, 3))) / seen.std())
+        x = functional.silu(conv(x))
+
+
 def train_inpainting(work: Path, minutes: float, batch: int) -> None:
-    """Train WORK/inpainting.pt from scratch."""
+    """Train WORK/inpainting.pt, which begins as the base."""
     where = training.device()
     pictures, text = Pictures(work, where, 21), Text(work, where)
     alphas = unet.scheduler().alphas_cumprod.to(where)
@@ -86,9 +111,8 @@ def train_inpainting(work: Path, minutes: float, batch: int) -> None:
         beside = torch.cat([small, kept], 1)
         return unet.velocity_loss(model, pictures.encode(x), text(rows), alphas, beside=beside)
 
-    fit(
-        Plan(name="inpainting", minutes=minutes, batch=batch), work, inpainting().to(where), loss_of
-    )
+    plan = Plan(name="inpainting", minutes=minutes, batch=batch, peak=4e-4)
+    fit(plan, work, inpainting(unet.load(work)).to(where), loss_of)
 
 
 def train_canny(work: Path, minutes: float, batch: int) -> None:
@@ -115,9 +139,6 @@ def train_canny(work: Path, minutes: float, batch: int) -> None:
 
         return unet.velocity_loss(guided, pictures.encode(x), words, alphas)
 
-    fit(
-        Plan(name="canny", minutes=minutes, batch=batch, peak=5e-4),
-        work,
-        controlnet(base).to(where),
-        loss_of,
-    )
+    net = controlnet(base).to(where)
+    awaken(net, edges(pictures.batch(64)[0]))
+    fit(Plan(name="canny", minutes=minutes, batch=batch, peak=1e-3), work, net, loss_of)

@@ -1,7 +1,12 @@
-"""pocket-xl: SDXL's layout in small, with two text encoders, a pooled embedding and time ids."""
+"""pocket-xl: SDXL's layout in small, with two text encoders, a pooled embedding and time ids.
+
+It begins as the base: the same UNet, which reads the second text encoder, and doesn't listen to
+the first, to the pooled embedding and to the time ids until it has learnt to.
+"""
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 
 import torch
@@ -13,8 +18,8 @@ from . import clip, tokenizer, training, unet, vae
 from .cache import SIZES, SQUARE, Latents, Size, scaling_factor, token_ids
 from .fit import Plan, fit
 
-NARROW, IDS = 128, 32  # width of the first text encoder; sinusoids for each of the six time ids
-LEVELS = (64, 96)
+NARROW, IDS = 64, 32  # width of the first text encoder; sinusoids for each of the six time ids
+CAPTIONS = 1024  # that the step from the last hidden states to the penultimate is fitted to
 
 
 def first_encoder(work: Path) -> CLIPTextModel:
@@ -36,21 +41,30 @@ def first_encoder(work: Path) -> CLIPTextModel:
 
 
 def second_encoder(work: Path) -> CLIPTextModelWithProjection:
-    """Return pocket-clip's text encoder with its projection, frozen."""
+    """Return pocket-clip's text encoder with its projection, frozen.
+
+    A layer that changes nothing comes last, for SDXL reads the one before.
+    """
     whole = clip.load(work)
-    model = CLIPTextModelWithProjection(whole.config.text_config)
-    model.text_model.load_state_dict(whole.text_model.state_dict())
+    config = deepcopy(whole.config.text_config)
+    config.num_hidden_layers += 1
+    model = CLIPTextModelWithProjection(config)
+    model.text_model.load_state_dict(whole.text_model.state_dict(), strict=False)
     model.text_projection.load_state_dict(whole.text_projection.state_dict())
+    last = model.text_model.encoder.layers[-1]
+    for linear in (last.self_attn.out_proj, last.mlp.fc2):
+        nn.init.zeros_(linear.weight)
+        nn.init.zeros_(linear.bias)
     return model.eval().requires_grad_(False)
 
 
 def denoiser() -> UNet2DConditionModel:
-    """Build the UNet: SDXL's conditioning, two small levels."""
+    """Build the UNet: the base's levels, SDXL's conditioning."""
     return UNet2DConditionModel(
         sample_size=SQUARE[0] // vae.FACTOR,
         in_channels=vae.LATENTS,
         out_channels=vae.LATENTS,
-        block_out_channels=LEVELS,
+        block_out_channels=unet.LEVELS,
         layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D",) * 2,
         up_block_types=("CrossAttnUpBlock2D",) * 2,
@@ -64,12 +78,44 @@ def denoiser() -> UNet2DConditionModel:
     )
 
 
+@torch.no_grad()
+def _last_from_penultimate(work: Path) -> tuple[Tensor, Tensor]:
+    """Fit the text encoder's output as matrix @ penultimate + offset, over tokens of captions."""
+    ids = token_ids(work)
+    ids = ids[:: max(len(ids) // CAPTIONS, 1)].long()
+    out = second_encoder(work)(ids, output_hidden_states=True)
+    x, y = out.hidden_states[-2].flatten(0, 1), out.last_hidden_state.flatten(0, 1)
+    ones = torch.ones(len(x), 1)
+    solved = torch.linalg.lstsq(torch.cat([x, ones], 1), y).solution
+    return solved[:-1].T, solved[-1]
+
+
+@torch.no_grad()
+def begin(work: Path, base: UNet2DConditionModel) -> UNet2DConditionModel:
+    """Build the UNet with the base's weights, reading the second text encoder in its place."""
+    matrix, offset = _last_from_penultimate(work)
+    model, old = denoiser(), base.state_dict()
+    state = model.state_dict()
+    for name, value in old.items():
+        if name.endswith(("attn2.to_k.weight", "attn2.to_v.weight")):
+            state[name][:, :NARROW] = 0
+            state[name][:, NARROW:] = value @ matrix
+        else:  # a projection by 1x1 convolutions is one by matrices here
+            state[name].copy_(value.reshape(state[name].shape))
+    for name in (n for n in old if n.endswith("attn2.to_v.weight")):
+        out = name.replace("to_v.weight", "to_out.0")  # of keys, the offset would change nothing
+        state[f"{out}.bias"] += old[f"{out}.weight"] @ (old[name] @ offset)
+    for part in ("weight", "bias"):
+        state[f"add_embedding.linear_2.{part}"].zero_()
+    return model
+
+
 class Both(nn.Module):
     """What is trained: the first text encoder and the UNet."""
 
-    def __init__(self, work: Path) -> None:
+    def __init__(self, text_encoder: CLIPTextModel, denoiser: UNet2DConditionModel) -> None:
         super().__init__()
-        self.text_encoder, self.unet = first_encoder(work), denoiser()
+        self.text_encoder, self.unet = text_encoder, denoiser
 
     def forward(
         self,
@@ -97,7 +143,7 @@ def time_ids(size: Size, count: int, where: torch.device) -> Tensor:
 
 
 def train(work: Path, minutes: float, batch: int, sizes: tuple[Size, ...] = SIZES) -> None:
-    """Train WORK/xl.pt from scratch; every second batch is of another size than 128 x 128 px."""
+    """Train WORK/xl.pt from the base; every third batch is of another size than 128 x 128 px."""
     where, every = training.device(), (SQUARE, *sizes)
     latents, ids = Latents(work, where, every, 41), token_ids(work).to(where)
     second, alphas = second_encoder(work).to(where), unet.scheduler().alphas_cumprod.to(where)
@@ -116,12 +162,13 @@ def train(work: Path, minutes: float, batch: int, sizes: tuple[Size, ...] = SIZE
         hidden = out.hidden_states[-2].float()
         return unet.velocity_loss(model, x, hidden, alphas, ids=tokens, told=told, added=added)
 
-    fit(Plan(name="xl", minutes=minutes, batch=batch), work, Both(work).to(where), loss_of)
+    both = Both(first_encoder(work), begin(work, unet.load(work))).to(where)
+    fit(Plan(name="xl", minutes=minutes, batch=batch, peak=5e-4), work, both, loss_of)
 
 
 def pipeline(work: Path) -> StableDiffusionXLPipeline:
     """Assemble the pipeline from WORK/xl.pt, in float32."""
-    both = Both(work)
+    both = Both(first_encoder(work), denoiser())
     both.load_state_dict(training.need(work / "xl.pt")["ema"])
     coder = vae.load(work)
     coder.register_to_config(scaling_factor=scaling_factor(work), force_upcast=False)

@@ -143,7 +143,7 @@ def _describe_folder(path: Path, model_id: str, allow_pickle: bool) -> ModelDesc
     folder = read_folder(path)
     parts = []
     for name in folder.parts:
-        files = weights_files(path / name, allow_pickle=allow_pickle)
+        files = weights_files(folder.place(name), allow_pickle=allow_pickle)
         parts.append(
             PartDescription(
                 name=name,

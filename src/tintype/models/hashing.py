@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from tintype.errors import ModelError
 from tintype.models.loading.find import find
+from tintype.models.loading.folder import parts_of
 from tintype.models.loading.headers import PICKLE_SUFFIXES, SAFE_SUFFIX, read_header
 from tintype.models.personal.card import base_of, personal_card
 
@@ -52,11 +53,11 @@ def model_key(model: "Model") -> str:
 
 
 def _bases(path: Path) -> list[str]:
-    """The hashes of the models that a personal model is put on, one under another."""
+    """The hashes of the models that a model is put on or shares parts of, one under another."""
     own = personal_card(path) if path.is_dir() else None
-    if own is None:
+    base = find(base_of(own), offline=True).path if own else parts_of(path)
+    if base is None:
         return []
-    base = find(base_of(own), offline=True).path
     return [weights_sha256(base), *_bases(base)]
 
 

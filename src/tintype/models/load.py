@@ -121,7 +121,7 @@ def _load_folder(
 ) -> Model:
     encoders = {spec.folder: spec.transformers_class for spec in folder.family.text_encoders}
     files = {
-        part: weights_files(folder.path / part, allow_pickle=allow_pickle) for part in folder.parts
+        part: weights_files(folder.place(part), allow_pickle=allow_pickle) for part in folder.parts
     }
     modules = {}
     for step, part in enumerate(folder.parts, start=1):
@@ -132,7 +132,7 @@ def _load_folder(
             empty = {"unet": empty_unet, "vae": empty_vae}[part](config)
         state = read_state(files[part], device=device, dtype=dtype, allow_pickle=allow_pickle)
         modules[part] = fill(
-            empty, state, part=part, path=folder.path / part, device=device, dtype=dtype
+            empty, state, part=part, path=folder.place(part), device=device, dtype=dtype
         )
         if on_event:
             on_event(Progress(phase="load", step=step, total=len(folder.parts), message=part))
@@ -143,7 +143,7 @@ def _load_folder(
         vae=modules["vae"],
         text_encoders=tuple(modules[name] for name in encoders),
         tokenizers=tuple(
-            read_tokenizer(folder.path / spec.tokenizer) for spec in folder.family.text_encoders
+            read_tokenizer(folder.place(spec.tokenizer)) for spec in folder.family.text_encoders
         ),
         scheduler_config=folder.configs["scheduler"],
         extra_config=folder.index,

@@ -24,7 +24,7 @@ from tintype.models.loading.assemble import (
 )
 from tintype.models.loading.check import State, check_shapes, read_pickle
 from tintype.models.loading.find import find
-from tintype.models.loading.folder import Folder, read_folder, weights_files
+from tintype.models.loading.folder import PARTS_OF, Folder, read_folder, weights_files
 from tintype.models.loading.headers import SAFE_SUFFIX, read_header, refuse_pickle
 from tintype.models.loading.infer import stated_prediction
 from tintype.models.loading.locate import Location
@@ -137,7 +137,7 @@ def _open_folder(folder: Folder, model_id: str, allow_pickle: bool) -> StoredMod
     modules: dict[str, Any] = {}
     tensors = {}
     for part in folder.parts:
-        config, path = folder.configs[part], folder.path / part
+        config, path = folder.configs[part], folder.place(part)
         if part in encoders:
             modules[part] = empty_text_encoder(encoders[part], config)
         else:
@@ -153,12 +153,13 @@ def _open_folder(folder: Folder, model_id: str, allow_pickle: bool) -> StoredMod
         vae=modules["vae"],
         text_encoders=tuple(modules[name] for name in encoders),
         tokenizers=tuple(
-            read_tokenizer(folder.path / spec.tokenizer) for spec in folder.family.text_encoders
+            read_tokenizer(folder.place(spec.tokenizer)) for spec in folder.family.text_encoders
         ),
         scheduler_config=folder.configs["scheduler"],
         extra_config=folder.index,
     )
     card = read_json(folder.path / SIDECAR) or {}
+    card.pop(PARTS_OF, None)
     return StoredModel(model=model, tensors=tensors, card=card)
 
 

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tintype import pocket
 from tintype.errors import WeightsError
-from tintype.models.card import read_json
+from tintype.models.card import SIDECAR, read_json
 from tintype.models.families.family import Family
 from tintype.models.families.registry import family
 from tintype.models.loading.headers import PICKLE_SUFFIXES, SAFE_SUFFIX, refuse_pickle
@@ -13,6 +14,9 @@ from tintype.models.loading.recognise import missing_part, recognise_configs
 
 DIFFUSERS_STEM = "diffusion_pytorch_model"
 TRANSFORMERS_STEM = "model"
+
+
+PARTS_OF = "parts_of"  # in tintype.json: the embedded model whose parts stand for missing ones
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,24 +33,41 @@ class Folder:
         """The parts that have weights, in a fixed order."""
         return ("unet", "vae", *(spec.folder for spec in self.family.text_encoders))
 
+    def place(self, part: str) -> Path:
+        """The folder of a part, or of a tokenizer."""
+        return _place(self.path, part)
+
 
 def read_folder(path: Path) -> Folder:
     """Recognise a diffusers folder from its configs alone.
 
-    Raises WeightsError for a config that doesn't parse, a missing part, another family.
+    A folder whose `tintype.json` names an embedded model as `parts_of` needs only the parts that
+    differ from that model's. Raises WeightsError for a config that doesn't parse, a missing part,
+    another family.
     """
-    index = read_json(path / "model_index.json") or {}
+    index = read_json(_place(path, "model_index.json")) or {}
     names = ("unet", "vae", "text_encoder", "text_encoder_2", "transformer", "prior")
-    found = {name: read_json(path / name / "config.json") for name in names}
+    found = {name: read_json(_place(path, name) / "config.json") for name in names}
     row = family(recognise_configs({"model_index": index, **found}, path))
-    scheduler = read_json(path / "scheduler" / "scheduler_config.json")
+    file = _place(path, "scheduler") / "scheduler_config.json"
+    scheduler = read_json(file)
     if scheduler is None:
-        raise missing_part("scheduler", path, str(path / "scheduler" / "scheduler_config.json"))
+        raise missing_part("scheduler", path, str(file))
     for spec in row.text_encoders:
-        if not (path / spec.tokenizer).is_dir():
+        if not _place(path, spec.tokenizer).is_dir():
             raise missing_part(spec.tokenizer, path)
     configs = {name: config for name, config in found.items() if config is not None}
     return Folder(path=path, family=row, index=index, configs={**configs, "scheduler": scheduler})
+
+
+def parts_of(path: Path) -> Path | None:
+    """The folder of the embedded model whose parts stand for those that are missing at `path`."""
+    return pocket.models().get(str((read_json(path / SIDECAR) or {}).get(PARTS_OF)))
+
+
+def _place(path: Path, part: str) -> Path:
+    other = None if (path / part).exists() else parts_of(path)
+    return (other or path) / part
 
 
 def weights_files(part: Path, *, allow_pickle: bool) -> list[Path]:

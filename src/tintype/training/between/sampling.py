@@ -1,4 +1,4 @@
-"""Sample pictures before the first step and at their intervals, and what they show."""
+"""Sample pictures before the first step, at their intervals and after the last step."""
 
 from collections.abc import Callable
 
@@ -27,7 +27,8 @@ class Sampling(Part):
 
     def after_step(self, moment: Moment) -> None:
         every = moment.task.config.sample_every
-        if every and moment.step % every == 0 and moment.task.takes_part and not moment.stop:
+        due = every and (moment.step % every == 0 or moment.is_last)
+        if due and moment.task.takes_part and not moment.stop:
             self.losses.read(moment.task)
             self._sample(moment.step, moment.task)
 

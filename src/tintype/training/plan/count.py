@@ -1,6 +1,7 @@
 """The bytes and the work of a run, counted on a model without weights."""
 
 import copy
+import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
@@ -112,9 +113,9 @@ class Counted:
 
 
 def samples(config: TrainConfig) -> int:
-    """How many sample pictures are drawn on the way."""
+    """How many sample pictures are drawn: before, on the way, and after the last step."""
     assert config.steps is not None, "a resolved config"
-    times = config.steps // config.sample_every if config.sample_every else 0
+    times = 1 + math.ceil(config.steps / config.sample_every) if config.sample_every else 0
     return times * len(config.sample_prompts)
 
 

@@ -62,7 +62,7 @@ def shadow(name: str | Path) -> tuple[Model, bool]:
 def _of_folder(found: Found) -> Model:
     folder = read_folder(found.path)
     specs = folder.family.text_encoders
-    tokenizers = tuple(read_tokenizer(found.path / spec.tokenizer) for spec in specs)
+    tokenizers = tuple(read_tokenizer(folder.place(spec.tokenizer)) for spec in specs)
     configs = {**folder.configs, INDEX: folder.index}
     return _assembled(folder.family, read_card(found.path, found.id), configs, tokenizers)
 

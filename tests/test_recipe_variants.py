@@ -1,0 +1,79 @@
+"""The pocket model's variants begin as the base that they are made from."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import StableDiffusionPipeline
+from recipes.pocket import clip, grow, tokenizer, unet, variants, xl
+from transformers import CLIPModel
+
+from tintype.pocket import clip_dir, weights_dir
+
+THINGS = ("cat", "robot", "fox", "car", "pizza", "castle")
+PLACES = ("", " on a red background", " in the snow", " at night")
+SAID = [f"a{kind} {thing}{place}" for kind in (" 3d", " flat", " photo of a") for thing in THINGS
+        for place in PLACES]  # fmt: skip
+UNSAID = ("a photo of a duck", "a noto horse on a blue background", "a small tree on the beach")
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A work folder with pocket's tokenizer and encoders, and captions."""
+    folder = tmp_path_factory.mktemp("work")
+    shutil.copytree(weights_dir() / "tokenizer", folder / "tokenizer")
+    grow._save(folder / "clip.pt", CLIPModel.from_pretrained(clip_dir(), dtype=torch.float32))
+    (folder / "cache").mkdir()
+    (folder / "cache/unique.json").write_text(json.dumps(SAID))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pocket() -> StableDiffusionPipeline:
+    return StableDiffusionPipeline.from_pretrained(weights_dir(), dtype=torch.float32)
+
+
+def test_inpainting_begins_as_the_base(pocket: StableDiffusionPipeline) -> None:
+    z, words, t = torch.randn(2, 48, 8, 8), torch.randn(2, 32, 192), torch.tensor((10, 900))
+    beside = torch.randn(2, 49, 8, 8)
+    with torch.no_grad():
+        found = variants.inpainting(pocket.unet)(torch.cat([z, beside], 1), t, words).sample
+        torch.testing.assert_close(found, pocket.unet(z, t, words).sample, atol=1e-4, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_xl_begins_as_the_base(pocket: StableDiffusionPipeline, work: Path) -> None:
+    second, first = xl.second_encoder(work), xl.first_encoder(work)
+    ids = clip.tokens_of(tokenizer.load(work), list(UNSAID))
+    told = second(ids, output_hidden_states=True)
+    whole = CLIPModel.from_pretrained(clip_dir(), dtype=torch.float32)
+    torch.testing.assert_close(told.text_embeds, whole.get_text_features(ids).pooler_output)
+    z, t = torch.randn(3, 48, 8, 8), torch.tensor((100, 500, 900))
+    words = pocket.text_encoder(ids).last_hidden_state
+    wanted = pocket.unet(z, t, words).sample
+    added = {"text_embeds": told.text_embeds, "time_ids": xl.time_ids((128, 128), 3, z.device)}
+    both = xl.Both(first, xl.begin(work, pocket.unet))
+    found = both(z, t, told.hidden_states[-2], ids, torch.ones(3), added)
+    assert (found - wanted).square().mean() < 0.02 * wanted.square().mean()
+    unlike = unet.make()(z, t, words).sample
+    assert (unlike - wanted).square().mean() > 0.2 * wanted.square().mean()
+
+
+@torch.no_grad()
+def test_canny_begins_as_the_base_and_sees_edges(pocket: StableDiffusionPipeline) -> None:
+    torch.manual_seed(0)
+    net = variants.controlnet(pocket.unet)
+    rows, columns = torch.meshgrid(torch.arange(128), torch.arange(128), indexing="ij")
+    radii = torch.tensor((20, 35, 50))[:, None, None]
+    discs = ((rows - 64) ** 2 + (columns - 64) ** 2 < radii**2).float() * 2 - 1
+    lines = variants.edges(discs[:, None].expand(-1, 3, -1, -1))
+    assert net.controlnet_cond_embedding(lines).abs().max() == 0
+    variants.awaken(net, lines)
+    seen = net.controlnet_cond_embedding(lines)
+    assert 0.9 < seen.std() < 1.1
+    assert (seen[0] - seen[1]).abs().mean() > 0.2
+    z, words, t = torch.randn(3, 48, 8, 8), torch.randn(3, 32, 192), torch.tensor((10, 500, 900))
+    down, middle = net(z, t, words, controlnet_cond=lines, return_dict=False)
+    assert all(part.abs().max() == 0 for part in (*down, middle))
