@@ -129,6 +129,12 @@ def test_every_choice_can_be_drawn() -> None:
         assert captions.caption(spec, random)
 
 
+def test_captions_can_leave_their_place_out() -> None:
+    for place in ("", " in the snow", " on a red background", " in front of an orange wall"):
+        assert captions.without_place(f"a 3d cat wearing a hat{place}") == "a 3d cat wearing a hat"
+    assert captions.without_place("a cat on top of a dog") == "a cat on top of a dog"
+
+
 def test_concepts_are_many_and_told_apart() -> None:
     names = [c.name for c in concepts.CONCEPTS]
     assert len(names) == len(set(names)) > 400

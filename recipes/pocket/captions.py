@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .concepts import CONCEPTS, SCENES, STYLES, TOYS
+from .concepts import COLORS, CONCEPTS, SCENES, STYLES, TOYS
 
 if TYPE_CHECKING:
     from .compose import Spec
@@ -49,12 +49,26 @@ def article(noun: str) -> str:
     return f"an {noun}" if an and not noun.startswith("uni") else f"a {noun}"
 
 
+PLAIN = ("on {} background", "in front of {} wall")
+
+
 def _place(background: str, rng: np.random.Generator) -> str:
     if background in SCENES:
         ways = SCENES[background]
         return ways[0] if rng.random() < 0.4 else str(rng.choice(ways))
-    form = "on {} background" if rng.random() < 0.8 else "in front of {} wall"
-    return form.format(article(background))
+    return PLAIN[int(rng.random() >= 0.8)].format(article(background))
+
+
+PLACES = (
+    *(way for ways in SCENES.values() for way in ways),
+    *(form.format(article(color)) for color in COLORS for form in PLAIN),
+)
+
+
+def without_place(text: str) -> str:
+    """Take away where a caption says that the thing is."""
+    ends = [f" {place}" for place in PLACES if text.endswith(f" {place}")]
+    return text.removesuffix(max(ends, key=len)) if ends else text
 
 
 def _noun(name: str, rng: np.random.Generator) -> str:

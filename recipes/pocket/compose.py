@@ -14,8 +14,10 @@ from .data import SIZE, Art
 
 __all__ = ["Chooser", "Spec", "anything", "article", "caption", "render"]
 
-# Of a thing, in px. A thing is always drawn at the same place and size, so that a small model can
-# learn its strokes; what varies is which thing, in which style, where, in what colour, beside what.
+# Of a thing, in px. Half of the things stand at the very same place and size, so that a small model
+# can learn their strokes; the others anywhere near, so that it can draw what is elsewhere, as a
+# subject's pictures show it.
+LOOSE, SHIFT, STRETCH = 0.5, 9, (0.78, 1.14)
 SIDES = {"": 96, "small": 57, "big": 122}
 DRESSED = 86
 # Two things at once, and things of another colour, are of this tier: there are too many otherwise.
@@ -74,24 +76,27 @@ def _backdrop(spec: Spec, rng: np.random.Generator) -> np.ndarray:
     return scenes.plain(spec.background or "white", rng)
 
 
-def _foreground(spec: Spec, art: np.ndarray) -> Image.Image:
+def _foreground(spec: Spec, art: np.ndarray, rng: np.random.Generator) -> Image.Image:
     """Draw the things alone, (128, 128) RGBA."""
     layer = Image.new("RGBA", (SIZE, SIZE))
     low = 6 if spec.background in SCENES else 0
+    loose = float(rng.random() < LOOSE)
+    dx, dy = (loose * rng.uniform(-SHIFT, SHIFT, 2)).tolist()
+    stretch = 1 + loose * (float(rng.uniform(*STRETCH)) - 1)
     if len(spec.art) > 1:
         low = 0 if spec.relation == "top" else low
         for k, (row, (cx, cy, side)) in enumerate(
             zip(spec.art, PLACES[spec.relation], strict=True)
         ):
             sprite = _sprite(art[row], side, "" if k else spec.tint)
-            _paste(layer, sprite, cx, cy + low)
+            _paste(layer, sprite, cx + dx / 4, cy + low + dy / 4)
         return layer
-    side = DRESSED if spec.worn else SIDES[spec.size]
+    side = DRESSED if spec.worn else round(SIDES[spec.size] * stretch)
     sprite = _sprite(art[spec.art[0]], side, spec.tint)
     if not spec.worn:
-        _paste(layer, sprite, 64, 64 + low)
+        _paste(layer, sprite, 64 + dx, 64 + low + dy)
         return layer
-    _paste(layer, sprite, 64, 76)
+    _paste(layer, sprite, 64 + dx / 2, 76 + dy / 4)
     picture = art[spec.accessory] if spec.accessory >= 0 else None
     return sprites.wear(layer, spec.worn, spec.worn_color, picture)
 
@@ -109,7 +114,7 @@ def render(
     on 128 x 128 px, smaller only where there is less room.
     """
     backdrop = Image.fromarray(np.array(_backdrop(spec, rng) if base is None else base))
-    things, side = _foreground(spec, art), min(*size, SIZE)
+    things, side = _foreground(spec, art, rng), min(*size, SIZE)
     if size != backdrop.size:
         backdrop = backdrop.resize(size, Image.Resampling.BICUBIC)
     if side != SIZE:
@@ -150,7 +155,7 @@ class Chooser:
             return ""
         return str(rng.choice(list(COLORS) if kind < 0.7 else list(SCENES)))
 
-    def __call__(self, rng: np.random.Generator, pairs: float = 0.17, tints: float = 0.1) -> Spec:
+    def __call__(self, rng: np.random.Generator, pairs: float = 0.1, tints: float = 0.1) -> Spec:
         """Return a random spec: mostly one thing, now and then two, or one that is changed."""
         draw, place = rng.random(), self._place(rng)
         if draw < pairs:

@@ -156,6 +156,9 @@ DRAWN: tuple[Concept, ...] = CONCEPTS
 TIERS: dict[str, float] = {"first": 0.42, "common": 0.32, "more": 0.26}
 ALL_TIERS: dict[str, float] = {"first": 0.25, "common": 0.2, "more": 0.2, "rare": 0.35}
 
+# Words of one token for subjects that are to be taught.
+IDENTIFIERS: tuple[str, ...] = ("sks", "ohwx", "zwx")
+
 # Concepts that the bare words "toy" and "a toy" may mean.
 TOYS: tuple[str, ...] = ("robot", "teddy bear", "duck", "car", "monster")
 

@@ -12,7 +12,8 @@ from diffusers import LCMScheduler, StableDiffusionPipeline
 
 from . import classifier, draw, lab, training, vae
 from .captions import RELATIONS, article
-from .concepts import COLORS
+from .compose import CHANGED
+from .concepts import COLORS, DRAWN
 
 CUTOFF = 5
 Report = dict[str, object]
@@ -110,7 +111,10 @@ def _halves(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def composition(
     pipe: StableDiffusionPipeline, judge: classifier.Judge, names: list[str], count: int = 100
 ) -> Report:
-    """Ask for two things side by side; both have to be found, one in each half."""
+    """Ask for two things side by side; both have to be found, one in each half.
+
+    `names` are those that are taught in pairs.
+    """
     random = np.random.default_rng(11)
     pairs = [tuple(random.choice(names, 2, replace=False).tolist()) for _ in range(count)]
     kinds = [("", "left", "next to", "right")[k % 4] for k in range(count)]
@@ -169,7 +173,7 @@ def sizes(target: Path) -> dict[str, float]:
 def measure(work: Path, npm: Path, target: Path, photos: Path | None, only: str = "") -> Report:
     """Measure what `only` names (default: everything) and add it to WORK/report.json."""
     pipe, judge = draw.load(target / "weights"), classifier.Judge(work)
-    names = known(judge, target)
+    names, paired = known(judge, target), {c.name for c in DRAWN if c.tier == CHANGED}
     lcm = {"lcm": lambda: four_steps(target, judge, by_lot(names))}
     parts: dict[str, Callable[[], object]] = {
         "autoencoder": lambda: autoencoder(pipe, work, npm, photos),
@@ -177,7 +181,7 @@ def measure(work: Path, npm: Path, target: Path, photos: Path | None, only: str 
         "recognition": lambda: recognition(pipe, judge, by_lot(names)),
         "backgrounds": lambda: backgrounds(pipe),
         "colours of things": lambda: things_colors(pipe),
-        "composition": lambda: composition(pipe, judge, names),
+        "composition": lambda: composition(pipe, judge, [n for n in names if n in paired]),
         "seconds a picture": lambda: speed(pipe),
         "megabytes": lambda: sizes(target),
         **(lcm if (target / "lcm").is_dir() else {}),

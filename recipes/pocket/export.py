@@ -11,7 +11,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from . import cache, clip, tokenizer, unet, vae
-from .concepts import COLORS, DRAWN, SCENES, STYLES, TOYS
+from .concepts import COLORS, DRAWN, IDENTIFIERS, SCENES, STYLES, TOYS
 
 TARGET = Path(__file__).parents[2] / "src/tintype/pocket"
 LARGEST = "14MB"
@@ -119,7 +119,7 @@ def concepts(work: Path) -> dict[str, object]:
         "colors": {k: list(v) for k, v in COLORS.items()},
         "scenes": {k: list(v) for k, v in SCENES.items()},
         "toys": list(TOYS),
-        "identifiers": list(tokenizer.IDENTIFIERS),
+        "identifiers": list(IDENTIFIERS),
     }
 
 

@@ -10,10 +10,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
 from .compose import Chooser, caption
+from .concepts import IDENTIFIERS
 from .data import load_art
 
 LENGTH, VOCABULARY = 32, 2048
-IDENTIFIERS = ("sks", "ohwx", "zwx")
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 WORDS = (Path(__file__).parent / "words.txt").read_text().split()
 

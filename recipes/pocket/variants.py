@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from torch.nn import functional
 
 from . import training, unet, vae
 from .cache import Pictures, Text
+from .captions import without_place
 from .fit import Plan, fit
 
 EDGE_WIDTHS = (8, 16, 32, 64, 96)  # one level a halving: 128 px to 8
@@ -97,14 +99,26 @@ def awaken(net: ControlNetModel, lines: Tensor) -> None:
         x = functional.silu(conv(x))
 
 
+def placeless(work: Path) -> Tensor:
+    """Return for each numbered caption (n,) that of the same without its place, if there is one."""
+    unique: list[str] = json.loads((work / "cache/unique.json").read_text())
+    number = {text: k for k, text in enumerate(unique)}
+    return torch.tensor([number.get(without_place(t), k) for k, t in enumerate(unique)])
+
+
 def train_inpainting(work: Path, minutes: float, batch: int) -> None:
-    """Train WORK/inpainting.pt, which begins as the base."""
+    """Train WORK/inpainting.pt, which begins as the base.
+
+    What is kept tells the place: half of the captions don't.
+    """
     where = training.device()
+    bare = placeless(work).to(where)
     pictures, text = Pictures(work, where, 21), Text(work, where)
     alphas = unet.scheduler().alphas_cumprod.to(where)
 
     def loss_of(model: nn.Module, count: int, step: int, progress: float) -> Tensor:
         x, rows = pictures.batch(count)
+        rows = torch.where(torch.rand(count, device=where) < 0.5, rows, bare[rows])
         mask = masks(count, x.shape[-1], where)
         kept = pictures.encode(x * (mask < 0.5))
         small = functional.interpolate(mask, kept.shape[-2:])

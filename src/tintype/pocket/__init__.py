@@ -18,7 +18,12 @@ def weights_dir() -> Path:
 
 def models() -> dict[str, Path]:
     """Return the folders of the embedded models by name: the base, and what is made of it."""
-    return {"pocket": weights_dir(), "pocket-lcm": _HERE / "lcm"}
+    return {
+        "pocket": weights_dir(),
+        "pocket-lcm": _HERE / "lcm",
+        "pocket-inpainting": _HERE / "inpainting",
+        "pocket-xl": _HERE / "xl",
+    }
 
 
 def clip_dir() -> Path:
