@@ -14,6 +14,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from tests.tiny import save_refiner, save_sd, save_sd2, save_sdxl
+from tintype import pocket
 from tintype.errors import InputError, ModelError
 from tintype.generation.engine import draw
 from tintype.models.families.registry import FAMILIES
@@ -178,19 +179,26 @@ def test_devices_and_dtypes_are_checked_by_name(sd_folder: Path) -> None:
         load(sd_folder, device="cpu", dtype="fp64")
 
 
-def test_what_is_embedded_is_named_and_draws_by_its_own_defaults() -> None:
-    fast = load("pocket-lcm", device="cpu")
-    assert fast.card.defaults["generate"] == {
-        "scheduler": "lcm",
-        "steps": 4,
-        "guidance_scale": 1.0,
-    }
+EMBEDDED = {"pocket": "sd1", "pocket-lcm": "sd1", "pocket-inpainting": "sd1", "pocket-xl": "sdxl"}
+
+
+@pytest.mark.parametrize("name", pocket.models())
+def test_what_is_embedded_is_named_and_draws_by_its_own_defaults(name: str) -> None:
+    model = load(name, device="cpu")
+    assert model.family.name == EMBEDDED[name]
+    defaults = model.card.defaults["generate"]
+    fast = {"scheduler": "lcm", "steps": 4, "guidance_scale": 1.0}
+    assert defaults == (fast if name == "pocket-lcm" else {"steps": 20, "guidance_scale": 4.0})
     picture = next(
         event.image
-        for event in draw(fast, GenerateRequest(prompt="a photo of a cat on a blue background"))
+        for event in draw(model, GenerateRequest(prompt="a photo of a cat on a blue background"))
         if isinstance(event, GeneratedImage)
     )
+    assert picture.size == (128, 128)
     red, _, blue = picture.resize((1, 1), box=(0, 0, 128, 12)).getpixel((0, 0))
     assert blue > red + 60
+
+
+def test_the_nearest_name_is_told() -> None:
     with pytest.raises(ModelError, match="Did you mean pocket-lcm"):
         load("pocket-lcn", device="cpu")

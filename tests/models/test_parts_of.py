@@ -25,14 +25,20 @@ def unet_alone(tmp_path: Path) -> Path:
     return folder
 
 
-def test_missing_parts_are_the_embedded_models(unet_alone: Path, tmp_path: Path) -> None:
+def test_missing_parts_are_the_embedded_models(
+    unet_alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     mine, pocket = load(unet_alone, device="cpu"), load("pocket", device="cpu")
     for name, part in pocket.parts.items():
         for key, value in part.state_dict().items():
             assert torch.equal(mine.parts[name].state_dict()[key], value), (name, key)
     assert mine.scheduler_config == pocket.scheduler_config
     assert [part.name for part in describe(unet_alone).parts] == ["unet", "vae", "text_encoder"]
-    assert model_key(mine) != model_key(pocket)
+    key = model_key(mine)
+    assert key != model_key(pocket)
+    monkeypatch.setattr("tintype.models.loading.folder.pocket.models", lambda: {})
+    assert model_key(mine) != key  # what it shares counts
+    monkeypatch.undo()
     convert(ConvertRequest(source=str(unet_alone), out=tmp_path / "whole"))
     assert (tmp_path / "whole" / "vae" / "config.json").is_file()
     card = json.loads((tmp_path / "whole" / "tintype.json").read_text())
