@@ -104,7 +104,10 @@ def test_captions_tell_what_is_shown() -> None:
 
 
 @pytest.mark.parametrize("size", [(128, 128), (96, 144), (192, 128)])
-def test_things_stay_round_at_every_size(size: tuple[int, int]) -> None:
+def test_things_stay_round_at_every_size(
+    size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compose, "LOOSE", 0.0)
     spec = compose.Spec(art=(0,), nouns=("cat",), style="noto", background="blue")
     art = face(color=(250, 250, 40))[None]
     picture = compose.render(spec, art, np.random.default_rng(0), size=size).astype(int)
@@ -113,6 +116,18 @@ def test_things_stay_round_at_every_size(size: tuple[int, int]) -> None:
     rows, columns = np.flatnonzero(yellow.any(1)), np.flatnonzero(yellow.any(0))
     assert abs(np.ptp(rows) - np.ptp(columns)) <= 4
     assert abs(columns.mean() - size[0] / 2) < 4
+
+
+def test_half_of_the_things_stand_elsewhere() -> None:
+    spec = compose.Spec(art=(0,), nouns=("star",), style="3d", background="blue")
+    random, art, middles = np.random.default_rng(3), face()[None], []
+    for _ in range(40):
+        picture = compose.render(spec, art, random).astype(int)
+        orange = picture[..., 0] - picture[..., 2] > 60
+        middles.append(round(float(np.flatnonzero(orange.any(0)).mean()), 1))
+    most = max(set(middles), key=middles.count)
+    assert 10 <= middles.count(most) <= 30
+    assert max(middles) - min(middles) > 8
 
 
 def test_every_choice_can_be_drawn() -> None:
