@@ -17,6 +17,7 @@ from .fit import Plan, fit
 
 EDGE_WIDTHS = (8, 16, 32, 64, 96)  # one level a halving: 128 px to 8
 LOW, HIGH = 0.1, 0.25  # of the steepest gradient: weak and strong edges
+FORETOLD = 0.3  # of the ControlNet's time, in which its embedding alone is taught
 
 
 def masks(count: int, side: int, where: torch.device) -> Tensor:
@@ -99,6 +100,15 @@ def awaken(net: ControlNetModel, lines: Tensor) -> None:
         x = functional.silu(conv(x))
 
 
+def foretelling_loss(net: ControlNetModel, lines: Tensor, clean: Tensor) -> Tensor:
+    """Compare the embedding of edges with what the first layer makes of the clean latents."""
+    with torch.no_grad():
+        wanted = functional.conv2d(clean, net.conv_in.weight, padding=1)
+    with training.autocast():
+        told: Tensor = net.controlnet_cond_embedding(lines)
+    return functional.mse_loss(told.float(), wanted)
+
+
 def placeless(work: Path) -> Tensor:
     """Return for each numbered caption (n,) that of the same without its place, if there is one."""
     unique: list[str] = json.loads((work / "cache/unique.json").read_text())
@@ -130,7 +140,12 @@ def train_inpainting(work: Path, minutes: float, batch: int) -> None:
 
 
 def train_canny(work: Path, minutes: float, batch: int) -> None:
-    """Train WORK/canny.pt beside the finished base UNet, which stays as it is."""
+    """Train WORK/canny.pt beside the finished base UNet, which stays as it is.
+
+    At first its embedding alone: it has to foretell from the edges what the first layer makes of
+    the picture, to which the ControlNet adds it. Half of the captions are left out, so that edges
+    have to be read (arXiv:2302.05543, section 3.3).
+    """
     where = training.device()
     base = unet.load(work).to(where)
     pictures, text = Pictures(work, where, 22), Text(work, where)
@@ -138,7 +153,10 @@ def train_canny(work: Path, minutes: float, batch: int) -> None:
 
     def loss_of(model: nn.Module, count: int, step: int, progress: float) -> Tensor:
         x, rows = pictures.batch(count)
-        lines, words = edges(x), text(rows)
+        lines, clean = edges(x), pictures.encode(x)
+        if progress < FORETOLD:
+            return foretelling_loss(model, lines, clean)
+        words = text(torch.where(torch.rand(count, device=where) < 0.5, 0, rows))
 
         def guided(noisy: Tensor, t: Tensor, hidden: Tensor) -> Tensor:
             down, middle = model(noisy, t, hidden, controlnet_cond=lines, return_dict=False)
@@ -151,7 +169,7 @@ def train_canny(work: Path, minutes: float, batch: int) -> None:
             )
             return out.sample
 
-        return unet.velocity_loss(guided, pictures.encode(x), words, alphas)
+        return unet.velocity_loss(guided, clean, words, alphas)
 
     net = controlnet(base).to(where)
     awaken(net, edges(pictures.batch(64)[0]))

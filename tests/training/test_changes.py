@@ -56,7 +56,9 @@ def test_what_changed_is_named_and_taken_up_if_allowed(stopped: Path, tmp_path: 
     assert told == [f"Changed from step 2 on: {change}" for change in (*fields, *files)]
     assert read_config(stopped / "config.yaml")["model"] == str(base)
     assert [row.learning_rate for row in read_rows(stopped)] == [0.001, 0.001, 0.002, 0.002]
-    assert "nothing to resume" in run_resume(tmp_path, stopped)[1][0]
+    assert run_resume(tmp_path, stopped)[1][0].endswith("nothing to resume")
+    _, notes = run_resume(tmp_path, stopped, changes={"learning_rate": 0.1})
+    assert notes[0].endswith("learning_rate would only matter with more `steps`")
 
 
 def test_the_same_pictures_and_base_may_lie_elsewhere(stopped: Path, tmp_path: Path) -> None:

@@ -117,7 +117,9 @@ def resume(
     with Crew(ranks) as crew:
         config = _changed_config(run, changes or {})
         if _is_finished(config, run):
-            tell(Note(message=f"{run} was finished: nothing to resume"))
+            idle = ", ".join((changes or {}).keys() - {"steps"})
+            told = f"; {idle} would only matter with more `steps`" if idle else ""
+            tell(Note(message=f"{run} was finished: nothing to resume{told}"))
             return result_of(config, run, weights_sha256(run / "model"))
         with _locked(run):
             if rank_zero_only.rank == 0:
