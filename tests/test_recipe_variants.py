@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
-from recipes.pocket import clip, grow, tokenizer, unet, variants, xl
+from recipes.pocket import clip, grow, linear, tokenizer, unet, variants, xl
 from transformers import CLIPModel
 
 from tintype.pocket import clip_dir, weights_dir
@@ -61,14 +61,18 @@ def test_xl_begins_as_the_base(pocket: StableDiffusionPipeline, work: Path) -> N
     assert (unlike - wanted).square().mean() > 0.2 * wanted.square().mean()
 
 
-@torch.no_grad()
-def test_canny_begins_as_the_base_and_sees_edges(pocket: StableDiffusionPipeline) -> None:
-    torch.manual_seed(0)
-    net = variants.controlnet(pocket.unet)
+def _discs() -> torch.Tensor:
+    """White discs of three sizes on black, (3, 3, 128, 128) in -1..1."""
     rows, columns = torch.meshgrid(torch.arange(128), torch.arange(128), indexing="ij")
     radii = torch.tensor((20, 35, 50))[:, None, None]
     discs = ((rows - 64) ** 2 + (columns - 64) ** 2 < radii**2).float() * 2 - 1
-    lines = variants.edges(discs[:, None].expand(-1, 3, -1, -1))
+    return discs[:, None].expand(-1, 3, -1, -1)
+
+
+@torch.no_grad()
+def test_canny_begins_as_the_base_and_sees_edges(pocket: StableDiffusionPipeline) -> None:
+    torch.manual_seed(0)
+    net, lines = variants.controlnet(pocket.unet), variants.edges(_discs())
     assert net.controlnet_cond_embedding(lines).abs().max() == 0
     variants.awaken(net, lines)
     seen = net.controlnet_cond_embedding(lines)
@@ -77,3 +81,22 @@ def test_canny_begins_as_the_base_and_sees_edges(pocket: StableDiffusionPipeline
     z, words, t = torch.randn(3, 48, 8, 8), torch.randn(3, 32, 192), torch.tensor((10, 500, 900))
     down, middle = net(z, t, words, controlnet_cond=lines, return_dict=False)
     assert all(part.abs().max() == 0 for part in (*down, middle))
+
+
+def test_edges_can_foretell_the_picture(pocket: StableDiffusionPipeline) -> None:
+    torch.manual_seed(0)
+    net, discs = variants.controlnet(pocket.unet), _discs()
+    with torch.no_grad():
+        clean = linear.encode(pocket.vae, discs) * pocket.vae.config.scaling_factor
+    lines = variants.edges(discs)
+    variants.awaken(net, lines)
+    optimizer = torch.optim.Adam(net.controlnet_cond_embedding.parameters(), 3e-3)
+    losses = []
+    for _ in range(60):
+        loss = variants.foretelling_loss(net, lines, clean)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.3 * losses[0]
+    assert all(p.grad is None for n, p in net.named_parameters() if "cond_embedding" not in n)

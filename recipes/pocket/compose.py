@@ -201,6 +201,15 @@ class Chooser:
         )
 
 
+def alone(art: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Compose a picture with no caption for the VAE: one thing, as the UNet is taught it."""
+    places = list(COLORS if rng.random() < 0.6 else SCENES)
+    spec = Spec(
+        art=(int(rng.choice(rows)),), nouns=("",), style="", background=str(rng.choice(places))
+    )
+    return render(spec, art, rng)
+
+
 def anything(
     art: np.ndarray, rows: np.ndarray, photos: list, rng: np.random.Generator
 ) -> np.ndarray:
