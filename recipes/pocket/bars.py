@@ -57,6 +57,7 @@ BARS = (
     Bar("canny ControlNet", ("extras", "canny"), 12, " MB", most=True),
     Bar("LCM LoRA", ("extras", "lcm"), 2, " MB", most=True),
     Bar("pocket-xl", ("extras", "xl"), 20, " MB", most=True),
+    Bar("all of them, with pocket-clip", ("megabytes", "all"), 64, " MB", most=True),
 )
 
 

@@ -153,7 +153,7 @@ def split_emoji(text: str) -> list[str]:
 CONCEPTS = (*FIRST, *_read((Path(__file__).parent / "things.txt").read_text(encoding="utf-8")))
 DRAWN: tuple[Concept, ...] = CONCEPTS
 # tier -> share of the drawn things: what two CPU cores can teach, and what a GPU can
-TIERS: dict[str, float] = {"first": 0.42, "common": 0.32, "more": 0.26}
+TIERS: dict[str, float] = {"first": 0.3, "common": 0.28, "more": 0.42}
 ALL_TIERS: dict[str, float] = {"first": 0.25, "common": 0.2, "more": 0.2, "rare": 0.35}
 
 # Words of one token for subjects that are to be taught.

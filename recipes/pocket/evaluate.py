@@ -161,13 +161,14 @@ def speed(pipe: StableDiffusionPipeline) -> float:
 
 
 def sizes(target: Path) -> dict[str, float]:
-    """Return megabytes of the weights, of pocket-clip and of the largest file."""
+    """Return megabytes of the weights, of pocket-clip, of the largest file and of all of them."""
     files = {p: p.stat().st_size / 1e6 for p in target.rglob("*") if p.is_file()}
     total = {
         k: round(sum(s for p, s in files.items() if (target / k) in p.parents), 2)
         for k in ("weights", "clip")
     }
-    return total | {"largest file": round(max(files.values()), 2)}
+    biggest, whole = max(files.values()), sum(files.values())
+    return total | {"largest file": round(biggest, 2), "all": round(whole, 2)}
 
 
 def measure(work: Path, npm: Path, target: Path, photos: Path | None, only: str = "") -> Report:

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline
+from safetensors.torch import load_file, save_file
 
 from . import cache, clip, tokenizer, unet, vae
 from .concepts import COLORS, DRAWN, IDENTIFIERS, SCENES, STYLES, TOYS
 
 TARGET = Path(__file__).parents[2] / "src/tintype/pocket"
 LARGEST = "14MB"
+TEXT_ENCODER = "weights/text_encoder/model.safetensors"
 # What suits this model, found by training on the bundled subject and on a toy duck.
 LINEAR = {"optimizer": {"schedule": "linear"}}
 PRIOR = {"prior": {"pictures": 48, "guidance_scale": 2.0}}
@@ -92,6 +94,21 @@ def _swap(new: Path, old: Path) -> None:
     shutil.rmtree(aside, ignore_errors=True)
 
 
+def share_text_encoder(folder: Path) -> None:
+    """Have FOLDER/clip read its text encoder, as a shard, from FOLDER/weights: it is the same."""
+    whole, rest = (folder / "clip" / f for f in ("model.safetensors", "vision.safetensors"))
+    text = {f"text_model.{name}": value for name, value in load_file(folder / TEXT_ENCODER).items()}
+    clip_state = load_file(whole)
+    shards = {name: f"../{TEXT_ENCODER}" if name in text else rest.name for name in clip_state}
+    save_file(text, folder / TEXT_ENCODER, {"format": "pt"})
+    alone = {name: value for name, value in clip_state.items() if name not in text}
+    save_file(alone, rest, {"format": "pt"})
+    size = sum(value.nbytes for value in clip_state.values())
+    index = {"metadata": {"total_size": size}, "weight_map": shards}
+    whole.with_suffix(".safetensors.index.json").write_text(json.dumps(index, indent=1) + "\n")
+    whole.unlink()
+
+
 def plain_config(folder: Path) -> None:
     """Drop machine paths from configs, and have float16 files load as float32."""
     for path in folder.rglob("config.json"):
@@ -136,6 +153,7 @@ def export(work: Path, target: Path = TARGET) -> None:
         tokenizer.load(work).save_pretrained(new / "clip")
         tokenizer_files(work, new / "clip")
         (new / "clip/preprocessor_config.json").write_text(clip.preprocessor())
+        share_text_encoder(new)
         plain_config(new)
         for part in ("weights", "clip"):
             _swap(new / part, target / part)

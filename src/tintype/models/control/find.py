@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from tintype import pocket
 from tintype.errors import ModelError, nearest
 from tintype.models.control.names import NAMES
 from tintype.models.hub.download import OnEvent
@@ -35,20 +36,21 @@ def find_control(
     cache_dir: Path | None = None,
     on_event: OnEvent = None,
 ) -> Path:
-    """The folder or file of `name`, fetched from the hub if it has to be.
+    """The folder or file of `name`: embedded, here, or fetched from the hub.
 
     Raises ModelError for a name that means nothing here or on the hub, WeightsError for a pickle
     on the hub that isn't allowed.
     """
-    path = Path(name).expanduser()
-    if path.exists():
-        return path
+    embedded, path = pocket.controls().get(name), Path(name).expanduser()
+    if embedded or path.exists():
+        return embedded or path
     repo, file = _repository(NAMES.get(name, name))
     if repo is None:
-        near = nearest(name, NAMES)
+        names = (*pocket.controls(), *NAMES)
+        near = nearest(name, names)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
         raise ModelError(
-            f"there is no such file or folder.{hint} Choices: {', '.join((*CHOICES, *NAMES))}.",
+            f"there is no such file or folder.{hint} Choices: {', '.join((*CHOICES, *names))}.",
             field=FIELD,
             value=name,
         )

@@ -1,0 +1,39 @@
+"""What the pocket model's recipe writes is read by transformers as it was."""
+
+from pathlib import Path
+
+import torch
+from recipes.pocket import export
+from transformers import CLIPConfig, CLIPModel, CLIPTextModel
+
+TINY = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+}
+
+
+def test_the_clip_reads_the_text_encoder_of_the_base(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = CLIPConfig(
+        text_config={**TINY, "vocab_size": 20, "max_position_embeddings": 8},
+        vision_config={**TINY, "image_size": 32, "patch_size": 16},
+        projection_dim=16,
+    )
+    whole, text = CLIPModel(config), CLIPTextModel(config.text_config)
+    encoder = {f"text_model.{name}": value for name, value in text.state_dict().items()}
+    whole.load_state_dict(whole.state_dict() | encoder)
+    whole.save_pretrained(tmp_path / "clip")
+    text.save_pretrained(tmp_path / "weights/text_encoder")
+    before = sum(p.stat().st_size for p in tmp_path.rglob("*.safetensors"))
+    export.share_text_encoder(tmp_path)
+    after = sum(p.stat().st_size for p in tmp_path.rglob("*.safetensors"))
+    assert before - after > 0.9 * sum(p.nbytes for p in text.parameters())
+    torch.testing.assert_close(
+        CLIPModel.from_pretrained(tmp_path / "clip").state_dict(), whole.state_dict()
+    )
+    torch.testing.assert_close(
+        CLIPTextModel.from_pretrained(tmp_path / "weights/text_encoder").state_dict(),
+        text.state_dict(),
+    )
