@@ -35,6 +35,19 @@ def pocket() -> StableDiffusionPipeline:
     return StableDiffusionPipeline.from_pretrained(weights_dir(), dtype=torch.float32)
 
 
+def test_identifiers_exchange_rows_and_no_other_word_does(work: Path, tmp_path: Path) -> None:
+    shutil.copytree(work / "tokenizer", tmp_path / "tokenizer")
+    shutil.copy(work / "clip.pt", tmp_path)
+    clip.rename(tmp_path, "ohwx", "sks")
+    before, after = (clip.load(w).text_model.embeddings.token_embedding.weight
+                     for w in (work, tmp_path))  # fmt: skip
+    words = tokenizer.load(work)(["sks", "ohwx"], add_special_tokens=False).input_ids
+    sks, ohwx = (ids[0] for ids in words)
+    assert (before != after).any(1).nonzero().flatten().tolist() == sorted((sks, ohwx))
+    assert torch.equal(after[sks], before[ohwx])
+    assert after[ohwx].norm().item() == pytest.approx(before.norm(dim=1).median().item(), rel=0.01)
+
+
 def test_inpainting_begins_as_the_base(pocket: StableDiffusionPipeline) -> None:
     z, words, t = torch.randn(2, 48, 8, 8), torch.randn(2, 32, 192), torch.tensor((10, 900))
     beside = torch.randn(2, 49, 8, 8)

@@ -160,6 +160,21 @@ def load(work: Path) -> CLIPModel:
     return model.eval().requires_grad_(False)
 
 
+def rename(work: Path, good: str, name: str, seed: int = 1) -> None:
+    """Give an identifier's word the row of a good one, which gets a random one in its place.
+
+    No caption has an identifier, so their rows stay as they were drawn. How well a subject is
+    learnt depends on them: a base may take one for a relation, and draw two things.
+    """
+    state, tokens = training.need(work / "clip.pt")["ema"], tokenizer.load(work)
+    (rows,) = (value for key, value in state.items() if key.endswith("token_embedding.weight"))
+    (to,), (source,) = tokens([name, good], add_special_tokens=False).input_ids
+    random = torch.randn(rows.shape[1], generator=torch.Generator().manual_seed(seed))
+    rows[to] = rows[source]
+    rows[source] = random * rows.norm(dim=1).median() / random.norm()
+    training.save(work / "clip.pt", ema=state)
+
+
 def text_encoder(work: Path) -> CLIPTextModel:
     """Return the trained text encoder alone, as a StableDiffusionPipeline takes it."""
     model = load(work)

@@ -24,7 +24,7 @@ CARD = {
     "defaults": {
         "train": {
             "dreambooth": {
-                "steps": 350,
+                "steps": 280,
                 "batch_size": 4,
                 "learning_rate": 1e-3,
                 **LINEAR,

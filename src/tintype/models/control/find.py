@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from tintype import pocket
 from tintype.errors import ModelError, nearest
 from tintype.models.control.names import NAMES
 from tintype.models.hub.download import OnEvent
@@ -36,21 +35,20 @@ def find_control(
     cache_dir: Path | None = None,
     on_event: OnEvent = None,
 ) -> Path:
-    """The folder or file of `name`: embedded, here, or fetched from the hub.
+    """The folder or file of `name`, fetched from the hub if it has to be.
 
     Raises ModelError for a name that means nothing here or on the hub, WeightsError for a pickle
     on the hub that isn't allowed.
     """
-    embedded, path = pocket.controls().get(name), Path(name).expanduser()
-    if embedded or path.exists():
-        return embedded or path
+    path = Path(name).expanduser()
+    if path.exists():
+        return path
     repo, file = _repository(NAMES.get(name, name))
     if repo is None:
-        names = (*pocket.controls(), *NAMES)
-        near = nearest(name, names)
+        near = nearest(name, NAMES)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
         raise ModelError(
-            f"there is no such file or folder.{hint} Choices: {', '.join((*CHOICES, *names))}.",
+            f"there is no such file or folder.{hint} Choices: {', '.join((*CHOICES, *NAMES))}.",
             field=FIELD,
             value=name,
         )
