@@ -107,16 +107,21 @@ class Plain:
 
     def text(self, prompts: list[str]) -> tuple[Tensor, Tensor | None]:
         hidden, pooled = [], None
+        xl = len(self.encoders) == 2
         for name in self.encoders:
             tokenizer = self.parts[name.replace("text_encoder", "tokenizer")]
             ids = tokenizer(
                 prompts, padding="max_length", max_length=24, truncation=True, return_tensors="pt"
             ).input_ids
             out = self.parts[name](ids, output_hidden_states=True)
-            xl = len(self.encoders) == 2
             hidden.append(out.hidden_states[-2] if xl else out.last_hidden_state)
             pooled = out[0]
-        return torch.cat(hidden, dim=-1), pooled
+        tokens = torch.cat(hidden, dim=-1)
+        if xl:  # an empty prompt is zeros, as where diffusers' pipeline draws without one
+            empty = torch.tensor([not prompt for prompt in prompts])
+            tokens, pooled = tokens.clone(), pooled.clone()
+            tokens[empty], pooled[empty] = 0, 0
+        return tokens, pooled
 
     def predict(
         self, inputs: Tensor, timesteps: Tensor, prompts: list[str], conditions: Tensor | None

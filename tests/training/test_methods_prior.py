@@ -12,8 +12,12 @@ from tests.training.plain import Plain
 from tintype.models.load import load
 from tintype.training.task import Task
 from tintype.types import Progress
+from tintype.types.base import merged
 
-MODEL = {"prior": {"source": "model", "pictures": 6, "weight": 0.5}, "class_dir": None}
+MODEL: dict[str, Any] = {
+    "prior": {"source": "model", "pictures": 6, "weight": 0.5},
+    "class_dir": None,
+}
 METHODS: list[dict[str, Any]] = [
     {"method": "dreambooth"},
     {"method": "lora", "adapter": {"rank": 4, "dropout": 0.2}, "train_text_encoder": True},
@@ -33,18 +37,25 @@ def shake(task: Task) -> None:
 def test_targets_are_the_predictions_of_the_base(
     values: dict[str, Any], sdxl_folder: Path, tmp_path: Path
 ) -> None:
-    task = make_task(tmp_path, load(sdxl_folder, device="cpu"), **values, **MODEL)
+    asked = merged(MODEL, {"prior": {"unconditional": 6}})
+    task = make_task(tmp_path, load(sdxl_folder, device="cpu"), **values, **asked)
     assert task.teacher is not None
     task.parts.eval()
     shake(task)
-    where = task.where(3)
-    batches = task.data.draw(where)
-    [lesson] = task.teacher.lessons(batches, where)
+    for step in range(20):
+        where = task.where(step)
+        batches = task.data.draw(where)
+        [lesson] = task.teacher.lessons(batches, where)
+        prompts = ["" if row == task.data.empty else CLASS for row in lesson.batch.prompts]
+        if set(prompts) == {"", CLASS}:
+            break
+    else:
+        pytest.fail("half of what the base is asked about has the empty prompt")
     plain = Plain.load(sdxl_folder, ("", CLASS))
     assert isinstance(plain.parts["unet"], UNet2DConditionModel)
     plain.parts["unet"].eval()
     with torch.no_grad():
-        expected = plain.predict(lesson.noised.inputs, lesson.noised.timesteps, [CLASS] * 2, None)
+        expected = plain.predict(lesson.noised.inputs, lesson.noised.timesteps, prompts, None)
         mine = task.predict(lesson.batch, lesson.noised)
     torch.testing.assert_close(lesson.noised.target, expected, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(mine, expected, rtol=1e-2, atol=1e-2), "what trains has moved"

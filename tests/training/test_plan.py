@@ -21,6 +21,7 @@ from tintype.training.plan import plan as planning
 from tintype.training.plan import plan_run
 from tintype.training.plan.count import Counted, count_run
 from tintype.training.plan.shadow import shadow
+from tintype.training.plan.timing import Pace
 from tintype.training.resolve import resolve
 from tintype.types import TrainConfig
 
@@ -205,3 +206,22 @@ def test_a_contradiction_is_told_before_anything_is_counted(
     assert method("dreambooth").trains_base
     with pytest.raises(ConfigError, match=r"memory\.base_precision"):
         plan_run(config, device="cpu")
+
+
+def test_pictures_of_the_empty_prompt_take_half_of_a_class_picture(
+    sd_folder: Path, tmp_path: Path
+) -> None:
+    """But for decoding, which both need; none are drawn without a prior."""
+    pace = Pace(step=0.0, how="measured", convolutions=1.0, products=1.0, moved=1.0)
+    found: dict[tuple[int, int], float] = {}
+    for pictures, unconditional in ((4, 0), (4, 8), (0, 8)):
+        made, _ = shadow(sd_folder)
+        prior = {"pictures": pictures, "unconditional": unconditional}
+        config = make_config(tmp_path, sd_folder, class_dir=None, prior=prior)
+        whole = resolve(config, made)
+        counted_run = count_run(made, whole, cpu=True)
+        seconds = counted_run.seconds(whole, pace)
+        found[pictures, unconditional] = seconds.get("class pictures", 0.0)
+    decoding = pace.of(counted_run.decoding) / counted_run.decoded_at_once
+    assert found[4, 8] == pytest.approx(2 * found[4, 0] + 4 * decoding)
+    assert found[0, 8] == 0

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -19,6 +20,7 @@ from tests.training.helpers import (
     run_fit,
 )
 from tintype.errors import PictureError
+from tintype.generation.engine import draw
 from tintype.models.load import load
 from tintype.models.model import Model
 from tintype.text.encode import encode
@@ -27,7 +29,7 @@ from tintype.training.data.sources import Sources
 from tintype.training.prior import class_pictures
 from tintype.training.resolve import resolve
 from tintype.training.run import fit
-from tintype.types import Event, Note, Progress
+from tintype.types import Event, GeneratedImage, GenerateRequest, Note, Progress
 from tintype.types.base import merged
 
 
@@ -190,3 +192,26 @@ def test_a_shuffled_order_keeps_pictures_and_captions_together(
     rounds = [order[at : at + 7] for at in range(0, 42, 7)]
     assert all(sorted(each) == list(range(7)) for each in rounds)
     assert len({tuple(each) for each in rounds}) == 6
+
+
+def test_pictures_of_the_empty_prompt_are_kept_beside_class_pictures(
+    sd_folder: Path, tmp_path: Path
+) -> None:
+    """Drawn without guidance, and learnt with the empty prompt; as many as asked for."""
+    model = load(sd_folder, device="cpu")
+    prior = {"pictures": 3, "unconditional": 5, "steps": 2}
+    data, _ = prepared(tmp_path, model, prior=prior)
+    assert data.prior is not None
+    rows = data.prior.captions[:, 0].tolist()
+    assert [row == data.empty for row in rows] == [False] * 3 + [True] * 5
+    [folder] = (tmp_path / "cache" / "class-pictures").iterdir()  # the others are the person's
+    request = GenerateRequest(
+        prompt="", model=str(sd_folder), seed=4, steps=2, guidance_scale=1.0, width=64, height=64
+    )
+    drawn = np.asarray(Image.open(folder / "00004.png"), dtype=int)
+    [again] = [e.image for e in draw(model, request) if isinstance(e, GeneratedImage)]
+    assert np.abs(drawn - np.asarray(again, dtype=int)).max() <= 1
+    [batch] = data.draw(Where(seed=0, step=0))
+    assert float(batch.weights[batch.prior].sum()) == pytest.approx(1)
+    without, _ = prepared(tmp_path, model, prior={**prior, "weight": 0})
+    assert without.prior is None

@@ -18,9 +18,16 @@ def micro_steps(config: TrainConfig, done: int) -> range:
 def lesson_places(config: TrainConfig) -> list[Where]:
     """Where data is drawn for a teacher's Notebook: for as many as class pictures would be."""
     assert config.batch_size is not None, "a resolved config"
-    pages = -(-(config.prior.pictures or DRAWS) // config.batch_size)
+    draws = (config.prior.pictures or DRAWS) + config.prior.unconditional
+    pages = -(-draws // config.batch_size)
     own = stream_seed(config.seed, 0, 0, "prior")
     return [Where(seed=own, step=page) for page in range(pages)]
+
+
+def unconditional_share(config: TrainConfig) -> float:
+    """How much of what a teacher is asked about has the empty prompt: as of pictures."""
+    unconditional = config.prior.unconditional
+    return unconditional / (unconditional + (config.prior.pictures or DRAWS))
 
 
 class Places:

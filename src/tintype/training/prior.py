@@ -23,6 +23,7 @@ from tintype.types import (
 )
 
 PHASE = "class pictures"
+EMPTY = ""  # the prompt that stands for none
 
 
 def class_pictures(
@@ -44,18 +45,44 @@ def class_pictures(
     if own and len(own) != count:
         yield Note(message=_how_many(own, count))
     own = own[:count]
-    request = GenerateRequest(
+    request = _request(model, config, prompt, config.prior.guidance_scale)
+    paths = _paths(model, request, count - len(own), cache_dir)
+    yield from draw_missing(model, request, paths, crew)
+    yield [*own, *paths]
+
+
+def unconditional_pictures(
+    model: Model, config: TrainConfig, *, cache_dir: Path, crew: Crew = ALONE
+) -> Iterator[Event | list[Path]]:
+    """The paths of `config.prior.unconditional` pictures, as the last thing yielded, after events.
+
+    They are drawn from the empty prompt without guidance: samples of what guidance is away from
+    (classifier-free guidance, https://arxiv.org/abs/2207.12598, equation 6).
+    Raises StorageError for a full disk.
+    """
+    request = _request(model, config, EMPTY, 1.0)
+    paths = _paths(model, request, config.prior.unconditional, cache_dir)
+    yield from draw_missing(model, request, paths, crew)
+    yield paths
+
+
+def _request(
+    model: Model, config: TrainConfig, prompt: str, guidance_scale: float
+) -> GenerateRequest:
+    return GenerateRequest(
         prompt=prompt,
         model=model.card.id,
         steps=config.prior.steps,
-        guidance_scale=config.prior.guidance_scale,
+        guidance_scale=guidance_scale,
         width=config.resolution,
         height=config.resolution,
     )
+
+
+def _paths(model: Model, request: GenerateRequest, count: int, cache_dir: Path) -> list[Path]:
+    """Where the pictures of seeds 0, 1, 2, … are kept."""
     folder = cache_dir / "class-pictures" / prior_key(model, request)
-    paths = [folder / f"{seed:05d}.png" for seed in range(count - len(own))]
-    yield from draw_missing(model, request, paths, crew)
-    yield [*own, *paths]
+    return [folder / f"{seed:05d}.png" for seed in range(count)]
 
 
 def _how_many(own: Sequence[Path], count: int) -> str:

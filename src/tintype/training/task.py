@@ -19,7 +19,7 @@ from tintype.training.methods.method import Trained
 from tintype.training.objective import Noised, Objective
 from tintype.training.optim import Updates
 from tintype.training.optim.clip import clip
-from tintype.training.places import lesson_places
+from tintype.training.places import lesson_places, unconditional_share
 from tintype.training.ranks import ALONE, Crew
 from tintype.training.ranks.shards import SHARDED, Shards, everywhere, like
 from tintype.training.seeds import stream_seed
@@ -79,6 +79,8 @@ class Task(pl.LightningModule):
             objective=self.objective,
             base=self.trained.base or nullcontext,
             weight=self.config.prior.weight,
+            empty=self.data.empty,
+            unconditional=unconditional_share(self.config),
             share=self.share,
         )
         self.teacher = teacher

@@ -23,13 +23,16 @@ Base = Callable[[], AbstractContextManager[None]]
 class Teacher:
     """Asks the base anew at each step, where it can be had while an adapter trains.
 
-    `weight` is the prior weight; of all pictures it is asked about those of `share`.
+    `weight` is the prior weight; of all pictures it is asked about those of `share`. This share
+    of them, `unconditional`, is shown under the empty prompt, whose row is `empty`.
     """
 
     predict: Predict
     objective: Objective
     base: Base
     weight: float
+    empty: int
+    unconditional: float = 0.0
     share: Share = field(default_factory=Share)
 
     def lessons(self, batches: Sequence[Batch], where: Where) -> list[Lesson]:
@@ -41,9 +44,10 @@ class Teacher:
 
     def _draw(self, batch: Batch, where: Where, part: int) -> Lesson:
         assert batch.class_prompts is not None, "instance pictures have class prompts"
+        chance = torch.rand(len(batch), generator=where.generator(f"unconditional/{part}"))
         asked = replace(
             batch,
-            prompts=batch.class_prompts,
+            prompts=batch.class_prompts.masked_fill(chance < self.unconditional, self.empty),
             weights=batch.weights * self.weight,
             prior=torch.ones_like(batch.prior),
             mask=None,

@@ -24,7 +24,7 @@ from tintype.training.data.prompts import PromptTable
 from tintype.training.data.source import Pool, TrainData
 from tintype.training.data.sources import Picture, Sources, SubjectFiles
 from tintype.training.methods.method import Method
-from tintype.training.prior import class_pictures
+from tintype.training.prior import EMPTY, class_pictures, unconditional_pictures
 from tintype.training.ranks import ALONE, Crew
 from tintype.training.seeds import stream_seed
 from tintype.types import Event, Note, Progress, SubjectConfig, TrainConfig
@@ -70,7 +70,7 @@ class Preparation:
 
     def draw_class_pictures(self, cache_dir: Path, crew: Crew = ALONE) -> None:
         """Draw with the untouched base model those class pictures that are missing, once for
-        each class prompt, all processes together."""
+        each class prompt, and those of the empty prompt, all processes together."""
         prior = self.config.prior
         if not prior.pictures or not prior.weight or prior.source == "model":
             unused = [s.class_dir for s in self.config.all_subjects if s.class_dir is not None]
@@ -80,21 +80,32 @@ class Preparation:
             return
         for template, own in self.sources.class_folders.items():
             prompt = self._filled(template, self.sources.subject, _identifier)
-            events = class_pictures(
-                self.model, self.config, prompt, own, cache_dir=cache_dir, crew=crew
+            self._take(
+                template,
+                class_pictures(
+                    self.model, self.config, prompt, own, cache_dir=cache_dir, crew=crew
+                ),
             )
-            for event in events:
-                if isinstance(event, list):
-                    self.class_paths[template] = event
-                else:
-                    self.on_event(event)
-                self.heed()
+        if prior.unconditional:
+            self._take(
+                EMPTY,
+                unconditional_pictures(self.model, self.config, cache_dir=cache_dir, crew=crew),
+            )
+
+    def _take(self, template: str, events: Iterable[Event | list[Path]]) -> None:
+        """Keep the paths that come last, and tell what comes before."""
+        for event in events:
+            if isinstance(event, list):
+                self.class_paths[template] = event
+            else:
+                self.on_event(event)
+            self.heed()
 
     def contents(self) -> Contents:
         """What decides the data: the base model, and all pictures, masks and captions."""
         class_pictures = {}
         for template, paths in self.class_paths.items():
-            own = self.sources.class_folders[template]
+            own = self.sources.class_folders.get(template, ())
             after = f" of {template!r}" if len(self.class_paths) > 1 else ""
             for path in paths:
                 name = path.name if path in own else f"drawn {path.name}"
@@ -141,7 +152,7 @@ class Preparation:
                 seen = None if name == "validation" else places  # that looks at all it has
                 made[name] = make_pool(name, self.model.vae, chosen, self._way(name), report, seen)
             done += len(chosen)
-        empty = texts.row("")
+        empty = texts.row(EMPTY)
         self._tell_long(texts.all)
         frozen = not self.method.encodes_each_step(config)
         instance = made["instance"]

@@ -87,7 +87,8 @@ class Counted:
 
     def phases(self, config: TrainConfig) -> tuple[str, ...]:
         """Those of `memory` that a run has."""
-        has = {"class pictures": class_pictures(config), "samples": samples(config)}
+        drawn = class_pictures(config) + unconditional_pictures(config)
+        has = {"class pictures": drawn, "samples": samples(config)}
         return tuple(name for name in self.memory if has.get(name, True))
 
     def _encodings(self, config: TrainConfig) -> float:
@@ -101,10 +102,12 @@ class Counted:
     def seconds(self, config: TrainConfig, pace: Pace) -> dict[str, float]:
         """Of each phase that there is."""
         assert config.steps is not None, "a resolved config"
-        picture = config.prior.steps * pace.of(self.denoising) / self.drawn_at_once
-        picture += pace.of(self.decoding) / self.decoded_at_once
+        denoised = config.prior.steps * pace.of(self.denoising) / self.drawn_at_once
+        decoded = pace.of(self.decoding) / self.decoded_at_once
+        picture, unguided = denoised + decoded, denoised / 2 + decoded
         found = {
-            "class pictures": class_pictures(config) * picture,
+            "class pictures": class_pictures(config) * picture
+            + unconditional_pictures(config) * unguided,
             "caching": self._encodings(config) * pace.of(self.encoded),
             "training": config.steps * pace.step,
             "samples": samples(config) * picture,
@@ -132,6 +135,13 @@ def class_pictures(config: TrainConfig) -> int:
     return sum(max(0, number) for number in missing.values())
 
 
+def unconditional_pictures(config: TrainConfig) -> int:
+    """How many of the empty prompt the base model draws beside them, if it hasn't before."""
+    prior = config.prior
+    drawn = prior.source == "pictures" and prior.weight and prior.pictures
+    return prior.unconditional if drawn else 0
+
+
 def views(config: TrainConfig) -> tuple[int, int]:
     """Crops and mirror images of all instance pictures, and crops of all class pictures."""
     crops = 1 if config.data.center_crop else config.data.crops
@@ -145,7 +155,7 @@ def views(config: TrainConfig) -> tuple[int, int]:
     prior = config.prior.pictures or 0
     if config.prior.source == "model" or not config.prior.weight:
         prior = 0
-    return instance * crops * sides, prior * crops
+    return instance * crops * sides, (prior + unconditional_pictures(config)) * crops
 
 
 def count_run(model: Model, config: TrainConfig, *, cpu: bool) -> Counted:
