@@ -19,16 +19,16 @@ LARGEST = "14MB"
 TEXT_ENCODER = "weights/text_encoder/model.safetensors"
 # What suits this model, found by training on the bundled subject and on a toy duck.
 LINEAR = {"optimizer": {"schedule": "linear"}}
-PRIOR = {"prior": {"pictures": 48, "guidance_scale": 2.0}}
+PRIOR = {"prior": {"pictures": 48, "unconditional": 48, "guidance_scale": 3.0}}
 CARD = {
     "defaults": {
         "train": {
             "dreambooth": {
-                "steps": 280,
+                "steps": 220,
                 "batch_size": 4,
-                "learning_rate": 1e-3,
+                "learning_rate": 7e-4,
                 **LINEAR,
-                **PRIOR,
+                "prior": {**PRIOR["prior"], "weight": 1.5},
             },
             "lora": {
                 "steps": 400,
