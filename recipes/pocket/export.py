@@ -19,7 +19,7 @@ LARGEST = "14MB"
 TEXT_ENCODER = "weights/text_encoder/model.safetensors"
 # What suits this model, found by training on the bundled subject and on a toy duck.
 LINEAR = {"optimizer": {"schedule": "linear"}}
-PRIOR = {"prior": {"pictures": 48, "unconditional": 48, "guidance_scale": 3.0}}
+PRIOR = {"prior": {"pictures": 48, "unconditional": 1.0, "guidance_scale": 3.0}}
 CARD = {
     "defaults": {
         "train": {

@@ -37,7 +37,7 @@ def shake(task: Task) -> None:
 def test_targets_are_the_predictions_of_the_base(
     values: dict[str, Any], sdxl_folder: Path, tmp_path: Path
 ) -> None:
-    asked = merged(MODEL, {"prior": {"unconditional": 6}})
+    asked = merged(MODEL, {"prior": {"unconditional": 1.0}})
     task = make_task(tmp_path, load(sdxl_folder, device="cpu"), **values, **asked)
     assert task.teacher is not None
     task.parts.eval()

@@ -199,7 +199,7 @@ def test_pictures_of_the_empty_prompt_are_kept_beside_class_pictures(
 ) -> None:
     """Drawn without guidance, and learnt with the empty prompt; as many as asked for."""
     model = load(sd_folder, device="cpu")
-    prior = {"pictures": 3, "unconditional": 5, "steps": 2}
+    prior = {"pictures": 3, "unconditional": 1.7, "steps": 2}
     data, _ = prepared(tmp_path, model, prior=prior)
     assert data.prior is not None
     rows = data.prior.captions[:, 0].tolist()

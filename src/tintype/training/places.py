@@ -1,5 +1,6 @@
 """The places of a run at which data is drawn, all of them known before it begins."""
 
+import math
 from collections.abc import Iterator
 
 from tintype.training.batch import Where
@@ -18,16 +19,15 @@ def micro_steps(config: TrainConfig, done: int) -> range:
 def lesson_places(config: TrainConfig) -> list[Where]:
     """Where data is drawn for a teacher's Notebook: for as many as class pictures would be."""
     assert config.batch_size is not None, "a resolved config"
-    draws = (config.prior.pictures or DRAWS) + config.prior.unconditional
-    pages = -(-draws // config.batch_size)
+    draws = (config.prior.pictures or DRAWS) * (1 + config.prior.unconditional)
+    pages = math.ceil(draws / config.batch_size)
     own = stream_seed(config.seed, 0, 0, "prior")
     return [Where(seed=own, step=page) for page in range(pages)]
 
 
 def unconditional_share(config: TrainConfig) -> float:
     """How much of what a teacher is asked about has the empty prompt: as of pictures."""
-    unconditional = config.prior.unconditional
-    return unconditional / (unconditional + (config.prior.pictures or DRAWS))
+    return config.prior.unconditional / (1 + config.prior.unconditional)
 
 
 class Places:

@@ -52,16 +52,16 @@ def class_pictures(
 
 
 def unconditional_pictures(
-    model: Model, config: TrainConfig, *, cache_dir: Path, crew: Crew = ALONE
+    model: Model, config: TrainConfig, count: int, *, cache_dir: Path, crew: Crew = ALONE
 ) -> Iterator[Event | list[Path]]:
-    """The paths of `config.prior.unconditional` pictures, as the last thing yielded, after events.
+    """The paths of `count` pictures of the empty prompt, as the last thing yielded, after events.
 
-    They are drawn from the empty prompt without guidance: samples of what guidance is away from
-    (classifier-free guidance, https://arxiv.org/abs/2207.12598, equation 6).
+    They are drawn without guidance: samples of what guidance is away from (classifier-free
+    guidance, https://arxiv.org/abs/2207.12598, equation 6).
     Raises StorageError for a full disk.
     """
     request = _request(model, config, EMPTY, 1.0)
-    paths = _paths(model, request, config.prior.unconditional, cache_dir)
+    paths = _paths(model, request, count, cache_dir)
     yield from draw_missing(model, request, paths, crew)
     yield paths
 

@@ -113,14 +113,14 @@ class DataConfig(Request):
 class PriorConfig(Request):
     """Prior preservation: how the base model's idea of the class is kept.
 
-    `unconditional` counts pictures of the empty prompt, which are kept beside the class pictures:
-    guidance is away from what the model draws for no prompt, so that should stay as it is.
+    For each class picture there are `unconditional` of the empty prompt: guidance is away from
+    what the model draws for no prompt, so that should stay as it is too.
     """
 
     weight: float = Field(default=1.0, ge=0)
     source: Literal["pictures", "model"] = "pictures"
     pictures: int | None = Field(default=None, ge=0)
-    unconditional: int = Field(default=0, ge=0)
+    unconditional: float = Field(default=0.0, ge=0)
     steps: int = Field(default=20, ge=1)
     guidance_scale: float = Field(default=7.5, ge=0)
 

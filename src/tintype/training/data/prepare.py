@@ -86,10 +86,13 @@ class Preparation:
                     self.model, self.config, prompt, own, cache_dir=cache_dir, crew=crew
                 ),
             )
-        if prior.unconditional:
+        count = round(prior.unconditional * sum(map(len, self.class_paths.values())))
+        if count:
             self._take(
                 EMPTY,
-                unconditional_pictures(self.model, self.config, cache_dir=cache_dir, crew=crew),
+                unconditional_pictures(
+                    self.model, self.config, count, cache_dir=cache_dir, crew=crew
+                ),
             )
 
     def _take(self, template: str, events: Iterable[Event | list[Path]]) -> None:

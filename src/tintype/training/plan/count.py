@@ -138,8 +138,13 @@ def class_pictures(config: TrainConfig) -> int:
 def unconditional_pictures(config: TrainConfig) -> int:
     """How many of the empty prompt the base model draws beside them, if it hasn't before."""
     prior = config.prior
-    drawn = prior.source == "pictures" and prior.weight and prior.pictures
-    return prior.unconditional if drawn else 0
+    if prior.source == "model" or not prior.weight:
+        return 0
+    prompts = {
+        subject.class_prompt.replace("{class_noun}", subject.class_noun)
+        for subject in config.all_subjects
+    }
+    return round(prior.unconditional * (prior.pictures or 0) * len(prompts))
 
 
 def views(config: TrainConfig) -> tuple[int, int]:
