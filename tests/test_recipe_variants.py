@@ -39,8 +39,10 @@ def test_identifiers_exchange_rows_and_no_other_word_does(work: Path, tmp_path: 
     shutil.copytree(work / "tokenizer", tmp_path / "tokenizer")
     shutil.copy(work / "clip.pt", tmp_path)
     clip.rename(tmp_path, "ohwx", "sks")
-    before, after = (clip.load(w).text_model.embeddings.token_embedding.weight
-                     for w in (work, tmp_path))  # fmt: skip
+    before, after = (
+        clip.load(folder).text_model.embeddings.token_embedding.weight
+        for folder in (work, tmp_path)
+    )
     words = tokenizer.load(work)(["sks", "ohwx"], add_special_tokens=False).input_ids
     sks, ohwx = (ids[0] for ids in words)
     assert (before != after).any(1).nonzero().flatten().tolist() == sorted((sks, ohwx))

@@ -112,9 +112,12 @@ def _modes(args: argparse.Namespace) -> None:
     figures = {
         "sizes": lambda: modes.sizes(judge, names),
         "inpainting": lambda: modes.inpainting(args.work, args.npm, judge, names),
-        "canny": lambda: modes.canny(args.work, args.npm, names),
         "xl": lambda: modes.xl(judge, names),
     }
+    if (net := args.target / "canny").is_dir():
+        figures["canny"] = lambda: modes.canny(args.work, args.npm, net, names)
+    if args.only and args.only not in figures:
+        raise SystemExit(f"--only {args.only}: embedded are {', '.join(figures)}")
     for name in [args.only] if args.only else figures:
         print(name, evaluate.add(args.work, name, figures[name]())[name], flush=True)
 

@@ -117,8 +117,8 @@ def _found(lines: torch.Tensor, others: torch.Tensor) -> float:
     return float((lines * near).sum() / lines.sum())
 
 
-def canny(work: Path, npm: Path, names: list[str]) -> evaluate.Report:
-    """Draw things along the edges of others of their kind: F1 of edges, with and without."""
+def canny(work: Path, npm: Path, net: Path, names: list[str]) -> evaluate.Report:
+    """Draw things along the edges of others of their kind: F1 of edges, with `net` and without."""
     names = evaluate.by_lot(names, COUNT)
     things, _ = _compose(npm, work, names)
     wanted = variants.edges(to_tensor(things))[:, :1]
@@ -126,8 +126,7 @@ def canny(work: Path, npm: Path, names: list[str]) -> evaluate.Report:
     pocket, report = load("pocket", device="cpu"), {}
     with tempfile.TemporaryDirectory() as folder:
         control = [
-            (ControlOptions(model="pocket-canny", image=file),)
-            for file in _files(Path(folder), hints)
+            (ControlOptions(model=str(net), image=file),) for file in _files(Path(folder), hints)
         ]
         for how, settings in (("with", {"control": control}), ("without", {})):
             got = variants.edges(to_tensor(_drawn(pocket, names, **settings)))[:, :1]

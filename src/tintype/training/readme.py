@@ -54,7 +54,7 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
         "precision": config.precision,
         "text encoder trained": "yes" if config.train_text_encoder else "no",
         "class pictures": prior.pictures,
-        "pictures of the empty prompt for each": prior.unconditional or None,
+        "pictures of the empty prompt for each": (prior.pictures and prior.unconditional) or None,
         "prior weight": prior.weight if prior.pictures else None,
         "seed": config.seed,
     }

@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tintype.models.model import Model
 from tintype.runtime.ledger import Ledger, Work
+from tintype.text.grammar import fill_template
 from tintype.training.data.folder import find_pictures
 from tintype.training.keeping.space import size_of
 from tintype.training.methods import method
@@ -124,27 +125,32 @@ def samples(config: TrainConfig) -> int:
 
 def class_pictures(config: TrainConfig) -> int:
     """How many the base model draws, if it hasn't before."""
-    if config.prior.source == "model" or not config.prior.weight:
-        return 0
-    wanted = config.prior.pictures or 0
-    missing = {
-        subject.class_prompt.replace("{class_noun}", subject.class_noun): wanted
-        - (len(find_pictures(subject.class_dir, field="class_dir")) if subject.class_dir else 0)
-        for subject in config.all_subjects
-    }
-    return sum(max(0, number) for number in missing.values())
+    wanted = _wanted(config)
+    return sum(max(0, wanted - own) for own in _at_hand(config).values()) if wanted else 0
 
 
 def unconditional_pictures(config: TrainConfig) -> int:
     """How many of the empty prompt the base model draws beside them, if it hasn't before."""
+    wanted = _wanted(config)
+    return round(config.prior.unconditional * wanted * len(_at_hand(config))) if wanted else 0
+
+
+def _wanted(config: TrainConfig) -> int:
+    """How many pictures of each class prompt there are to be."""
     prior = config.prior
-    if prior.source == "model" or not prior.weight:
-        return 0
-    prompts = {
-        subject.class_prompt.replace("{class_noun}", subject.class_noun)
+    return 0 if prior.source == "model" or not prior.weight else prior.pictures or 0
+
+
+def _at_hand(config: TrainConfig) -> dict[str, int]:
+    """How many class pictures the person has, by class prompt."""
+    return {
+        fill_template(subject.class_prompt, subject.class_noun): len(
+            find_pictures(subject.class_dir, field="class_dir")
+        )
+        if subject.class_dir
+        else 0
         for subject in config.all_subjects
     }
-    return round(prior.unconditional * (prior.pictures or 0) * len(prompts))
 
 
 def views(config: TrainConfig) -> tuple[int, int]:
@@ -157,10 +163,8 @@ def views(config: TrainConfig) -> tuple[int, int]:
         else PICTURES
         for subject in config.all_subjects
     )
-    prior = config.prior.pictures or 0
-    if config.prior.source == "model" or not config.prior.weight:
-        prior = 0
-    return instance * crops * sides, (prior + unconditional_pictures(config)) * crops
+    prior = _wanted(config) + unconditional_pictures(config)
+    return instance * crops * sides, prior * crops
 
 
 def count_run(model: Model, config: TrainConfig, *, cpu: bool) -> Counted:
