@@ -1,6 +1,8 @@
 """The pocket model's recipe: the pieces that need no art packages."""
 
 import json
+from collections import OrderedDict
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from recipes.pocket import (
     grow,
     lab,
     lcm,
+    optimizers,
     pack,
     sprites,
     training,
@@ -242,7 +245,9 @@ def train_line(work: Path, minutes: float) -> int:
         x = torch.randn(count, 1)
         return (model(x) - 2 * x).square().mean()
 
-    fitting.fit(plan(minutes), work, torch.nn.Linear(1, 1), loss_of)
+    line = torch.nn.Linear(1, 1)
+    torch.nn.init.zeros_(line.weight)
+    fitting.fit(plan(minutes), work, line, loss_of)
     return int(json.loads((work / "line.json").read_text())["step"])
 
 
@@ -251,12 +256,65 @@ def test_training_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.M
     assert train_line(tmp_path, 0.01) > first
     state = training.load(tmp_path / "line.pt")
     assert state is not None
-    assert abs(float(state["model"]["weight"]) - 2) < 0.5
+    assert 0.05 < float(state["model"]["weight"]) < 2.5  # as many steps as there was time for
     monkeypatch.setenv(training.DEADLINE, "0")
     before = json.loads((tmp_path / "line.json").read_text())["spent"]
     train_line(tmp_path, 60)
     assert json.loads((tmp_path / "line.json").read_text())["spent"] - before < 1
     assert len((tmp_path / "log-line.jsonl").read_text().splitlines()) == 3
+
+
+def inner_net() -> torch.nn.Sequential:
+    parts = {
+        "conv_in": torch.nn.Conv2d(3, 8, 3),
+        "inside": torch.nn.Conv2d(8, 16, 3),
+        "norm": torch.nn.GroupNorm(4, 16),
+    }
+    return torch.nn.Sequential(OrderedDict(parts))
+
+
+def moved(net: torch.nn.Module, chosen: list[torch.optim.Optimizer]) -> dict[str, torch.Tensor]:
+    """Make a step; return how far the weights went."""
+    before = {n: p.detach().clone() for n, p in net.named_parameters()}
+    net.zero_grad()
+    net(torch.randn(4, 3, 8, 8)).square().mean().backward()
+    for optimizer in chosen:
+        optimizer.step()
+    return {n: p.detach() - before[n] for n, p in net.named_parameters()}
+
+
+def test_muon_moves_inner_matrices_as_far_in_every_direction() -> None:
+    torch.manual_seed(3)
+    net, rate = inner_net(), 1e-2
+    kept = net.get_parameter("inside.weight").detach().flatten(1) * rate * optimizers.DECAY
+    step = moved(net, optimizers.make(net, rate, muon=True))
+    # a matrix (16, 72): equal singular values, as large as AdamW's steps of a fifth of the rate
+    singular = torch.linalg.svdvals(step["inside.weight"].flatten(1) + kept)
+    expected = rate * 0.2 * 72**0.5
+    assert 0.6 * expected < singular.min()
+    assert singular.max() < 1.3 * expected
+    for name in ("conv_in.weight", "inside.bias", "norm.weight"):  # AdamW's first step
+        assert 0.9 * rate < step[name].abs().max() < 1.01 * rate
+
+
+def test_muon_goes_on_from_its_momentum() -> None:
+    torch.manual_seed(4)
+    net, steps = inner_net(), []
+    chosen = optimizers.make(net, 1e-2, muon=True)
+    moved(net, chosen)
+    weights, states = deepcopy(net.state_dict()), [deepcopy(o.state_dict()) for o in chosen]
+    for fresh in (net, inner_net()):
+        fresh.load_state_dict(weights)
+        again = optimizers.make(fresh, 1e-2, muon=True)
+        for optimizer, state in zip(again, states, strict=True):
+            optimizer.load_state_dict(deepcopy(state))
+        torch.manual_seed(5)
+        steps.append(moved(fresh, again))
+    torch.testing.assert_close(steps[0], steps[1], rtol=0, atol=0)
+    torch.manual_seed(5)
+    net.load_state_dict(weights)
+    without = moved(net, optimizers.make(net, 1e-2, muon=True))
+    assert (without["inside.weight"] - steps[0]["inside.weight"]).abs().max() > 1e-4
 
 
 def test_shards_come_back_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

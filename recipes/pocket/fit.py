@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from . import training
+from . import optimizers, training
 
 # (the model to call, samples a batch, step, share of the time spent) -> loss
 Loss = Callable[[Any, int, int, float], Tensor]
@@ -29,6 +29,7 @@ class Plan:
     floor: float = 2e-5
     decay_from: float = 0.4
     ema: float = 0.999
+    muon: bool = False
     compiled: bool = False
 
 
@@ -53,15 +54,16 @@ class Log:
 
 
 def _restore(
-    path: Path, model: nn.Module, ema: training.Ema, optimizer: torch.optim.Optimizer
+    path: Path, model: nn.Module, ema: training.Ema, chosen: list[torch.optim.Optimizer]
 ) -> dict:
     """Load a checkpoint's parts that are there; weights alone start a new schedule."""
     state = training.load(path) or {}
     if state:
         model.load_state_dict(state["model"])
         ema.model.load_state_dict(state["ema"])
-    if "optimizer" in state:
-        optimizer.load_state_dict(state["optimizer"])
+    if "optimizers" in state:
+        for optimizer, kept in zip(chosen, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
     return state
 
 
@@ -69,9 +71,8 @@ def fit(plan: Plan, work: Path, model: nn.Module, loss_of: Loss, rank: int = 0) 
     """Train until the minutes are spent; goes on from WORK/NAME.pt, saved every minute."""
     path, where = work / f"{plan.name}.pt", next(model.parameters()).device
     weights = [p for p in model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(weights, plan.peak, weight_decay=1e-3, fused=True)
-    ema = training.Ema(model, plan.ema)
-    state = _restore(path, model, ema, optimizer)
+    chosen, ema = optimizers.make(model, plan.peak, plan.muon), training.Ema(model, plan.ema)
+    state = _restore(path, model, ema, chosen)
     clock = training.Clock(plan.minutes, plan.peak, plan.floor, plan.decay_from)
     clock.spent = state.get("spent", 0.0)
     step, samples = state.get("step", 0), state.get("samples", 0)
@@ -85,13 +86,14 @@ def fit(plan: Plan, work: Path, model: nn.Module, loss_of: Loss, rank: int = 0) 
     every = 8 if where.type == "cpu" else 50
     progress, stopped = training.agree(clock.progress), False
     while progress < 1 and not stopped:
-        for group in optimizer.param_groups:
+        for group in (g for optimizer in chosen for g in optimizer.param_groups):
             group["lr"] = clock.lr(step)
         loss = loss_of(called, plan.batch, step, progress)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        for optimizer in chosen:
+            optimizer.step()
+        model.zero_grad()
         ema.update(model, step)
         log.add(loss)
         step, samples = step + 1, samples + plan.batch * training.world()
@@ -107,7 +109,7 @@ def fit(plan: Plan, work: Path, model: nn.Module, loss_of: Loss, rank: int = 0) 
                 path,
                 model=model.state_dict(),
                 ema=ema.model.state_dict(),
-                optimizer=optimizer.state_dict(),
+                optimizers=[optimizer.state_dict() for optimizer in chosen],
                 step=step,
                 spent=clock.spent,
                 samples=samples,

@@ -104,7 +104,7 @@ def _train(rank: int, work: Path, plan: Plan, sizes: tuple[cache.Size, ...]) -> 
 
 def train(work: Path, minutes: float, workers: int, batch: int, compiled: bool = False) -> None:
     """Train WORK/unet.pt on pictures of 128 x 128 px until the minutes are spent."""
-    plan = Plan(name="unet", minutes=minutes, batch=batch, compiled=compiled)
+    plan = Plan(name="unet", minutes=minutes, batch=batch, ema=0.998, muon=True, compiled=compiled)
     training.launch(_train, workers, 29612, work, plan, (SQUARE,))
 
 
@@ -112,7 +112,7 @@ def train_sizes(
     work: Path, minutes: float, workers: int, batch: int, sizes: tuple[cache.Size, ...] = SIZES
 ) -> None:
     """Go on from WORK/unet.pt to WORK/sizes.pt, every third batch at another size."""
-    plan = Plan(name="sizes", minutes=minutes, batch=batch, decay_from=0.15)
+    plan = Plan(name="sizes", minutes=minutes, batch=batch, ema=0.998, muon=True, decay_from=0.15)
     training.launch(_train, workers, 29613, work, plan, (SQUARE, *sizes))
 
 

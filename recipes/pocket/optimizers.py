@@ -1,0 +1,42 @@
+"""Muon for the matrices inside a network, AdamW for all else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+DECAY = 1e-3
+OUTER = ("conv_in", "conv_out")  # first and last layers, which are AdamW's
+
+
+class Muon(torch.optim.Muon):
+    """torch's Muon (Jordan et al., 2024) for weights of any shape: a row for each output channel.
+
+    Its updates are as large as AdamW's for the same learning rate (arXiv:2502.16982, equation 4).
+    """
+
+    def __init__(self, weights: Iterable[Tensor], lr: float) -> None:
+        # each matrix is a view: what is written to it is written to the weight
+        self.pairs = [(nn.Parameter(w.data.view(len(w), -1)), w) for w in weights]
+        matrices = [matrix for matrix, _ in self.pairs]
+        super().__init__(matrices, lr, weight_decay=DECAY, adjust_lr_fn="match_rms_adamw")
+
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
+        """Move the weights against their own gradients."""
+        for matrix, weight in self.pairs:
+            matrix.grad = None if weight.grad is None else weight.grad.flatten(1)
+        return super().step(closure)
+
+
+def make(model: nn.Module, lr: float, muon: bool) -> list[torch.optim.Optimizer]:
+    """Return the optimisers of a network's trainable weights: AdamW, after Muon if asked for."""
+    weights = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    inner = [p for n, p in weights.items() if p.ndim > 1 and not n.startswith(OUTER)]
+    if not muon:
+        return [torch.optim.AdamW(weights.values(), lr, weight_decay=DECAY, fused=True)]
+    chosen = {id(p) for p in inner}
+    others = [p for p in weights.values() if id(p) not in chosen]
+    return [Muon(inner, lr), torch.optim.AdamW(others, lr, weight_decay=DECAY, fused=True)]
