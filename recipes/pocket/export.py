@@ -24,11 +24,16 @@ CARD = {
     "defaults": {
         "train": {
             "dreambooth": {
-                "steps": 220,
+                "steps": 170,
                 "batch_size": 4,
-                "learning_rate": 7e-4,
-                **LINEAR,
-                "prior": {**PRIOR["prior"], "weight": 1.5},
+                "learning_rate": 1e-3,
+                "optimizer": {"name": "muon", "arguments": {"ns_steps": 3}, **LINEAR["optimizer"]},
+                "prior": {
+                    "pictures": 32,
+                    "unconditional": 1.0,
+                    "guidance_scale": 4.0,
+                    "weight": 2.0,
+                },
             },
             "lora": {
                 "steps": 400,

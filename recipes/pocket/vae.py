@@ -161,7 +161,9 @@ def train(work: Path, npm: Path, minutes: float, workers: int, limit: int = 6000
         state = start(work, npm).state_dict()
         training.save(work / "vae.pt", model=state, ema=state)
     batch = 5 if training.device().type == "cpu" else 128
-    plan = Plan(name="vae", minutes=minutes, batch=batch, peak=1e-3, floor=3e-5, decay_from=0.3)
+    plan = Plan(
+        name="vae", minutes=minutes, batch=batch, floor=3e-5, decay_from=0.3, ema=0.998, muon=True
+    )
     training.launch(_train, workers, 29611, work, npm, plan, limit)
 
 

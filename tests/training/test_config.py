@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -98,6 +99,29 @@ def test_completion_and_round_trip(sd_folder: Path, tmp_path: Path) -> None:
     assert set(read_config(path)) == set(TrainConfig.model_fields)
     with pytest.raises(ConfigError, match="not a multiple of 8"):
         resolve(config.replace(resolution=100), model)
+
+
+@pytest.mark.parametrize(
+    ("values", "name", "schedule"),
+    [
+        ({}, "muon", "linear"),
+        ({"optimizer": {"schedule": "cosine"}}, "muon", "cosine"),
+        ({"optimizer": {"name": "muon"}}, "muon", "linear"),
+        ({"optimizer": {"name": "lion"}}, "lion", "linear"),
+        ({"precision": "bf16-true"}, "adamw", "linear"),
+        ({"strategy": "fsdp"}, "adamw", "linear"),
+    ],
+)
+def test_a_models_own_optimizer_gives_way_to_what_rules_it_out(
+    sd_folder: Path, tmp_path: Path, values: dict[str, Any], name: str, schedule: str
+) -> None:
+    model = load(sd_folder, device="cpu")
+    own = {"name": "muon", "arguments": {"ns_steps": 3}, "schedule": "linear"}
+    model.card = replace(model.card, defaults={"train": {"dreambooth": {"optimizer": own}}})
+    config = TrainConfig(pictures=tmp_path / "rex", class_noun="dog", model=str(sd_folder))
+    done = resolve(config.replace(**values), model).optimizer
+    assert (done.name, done.schedule) == (name, schedule)
+    assert done.arguments == (own["arguments"] if name == "muon" else {})
 
 
 def test_settings_of_the_data_are_documented() -> None:

@@ -293,7 +293,15 @@ def test_what_cannot_be_is_said_before_anything_is_made(
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pytorch_optimizer", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'tintype\[optimizers\]'"):
-        check_optimizer(config_of("lion"))
+    class Without:
+        @staticmethod
+        def find_spec(name: str, *_: object) -> None:
+            if name == "bitsandbytes":
+                raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == "bitsandbytes"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Without, *sys.meta_path])
+    with pytest.raises(MissingExtraError, match=r"pip install 'tintype\[8bit\]'"):
+        check_optimizer(config_of("adamw-8bit"))
     check_optimizer(config_of("adafactor"))

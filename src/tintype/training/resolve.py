@@ -11,7 +11,9 @@ from tintype.text.grammar import IDENTIFIER, fill_template
 from tintype.training.data.folder import find_pictures
 from tintype.training.methods import method
 from tintype.training.methods.method import Method
-from tintype.training.optim import optimizer_defaults
+from tintype.training.methods.narrow import PURE
+from tintype.training.optim import optimizer_defaults, optimizer_spec
+from tintype.training.ranks.shards import SHARDED
 from tintype.types import SubjectConfig, TrainConfig
 from tintype.types.base import merged
 
@@ -26,7 +28,7 @@ def resolve(config: TrainConfig, model: Model, *, runs_dir: Path = Path("runs"))
     kind = method(config.method)
     values: dict[str, Any] = merged(
         merged(dict(kind.defaults), model.family.train_defaults.get(kind.name, {})),
-        model.card.defaults.get("train", {}).get(kind.name, {}),
+        _own_defaults(model, kind, config),
     )
     given = config.model_dump(exclude_unset=True)
     values = _without_none(merged(values, _without_none(given)))
@@ -52,6 +54,26 @@ def resolve(config: TrainConfig, model: Model, *, runs_dir: Path = Path("runs"))
             value=values["resolution"],
         )
     return _with_absolute_paths(TrainConfig(**values))
+
+
+def _own_defaults(model: Model, kind: Method, config: TrainConfig) -> dict[str, Any]:
+    """The model's own values for this method, without its optimiser where the person names
+    another, or wants a precision or a strategy which that can't do."""
+    own = dict(model.card.defaults.get("train", {}).get(kind.name, {}))
+    optimizer = dict(own.get("optimizer", {}))
+    if "name" in optimizer:
+        spec = optimizer_spec(optimizer["name"])
+        named = config.optimizer.name if "name" in config.optimizer.model_fields_set else None
+        fits = (
+            named in (None, optimizer["name"])
+            and (config.precision != PURE or spec.each_alone)
+            and (config.strategy != SHARDED or spec.shards)
+        )
+        if not fits:
+            own["optimizer"] = {
+                k: v for k, v in optimizer.items() if k not in ("name", "arguments")
+            }
+    return own
 
 
 def _with_identifiers(

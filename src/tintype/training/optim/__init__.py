@@ -2,7 +2,7 @@
 
 from tintype.training.optim.check import check_optimizer, optimizer_defaults
 from tintype.training.optim.size import kept_size, state_size
-from tintype.training.optim.table import OPTIMIZERS
+from tintype.training.optim.table import OPTIMIZERS, optimizer_spec
 from tintype.training.optim.updates import Updates
 
 __all__ = [
@@ -11,5 +11,6 @@ __all__ = [
     "check_optimizer",
     "kept_size",
     "optimizer_defaults",
+    "optimizer_spec",
     "state_size",
 ]

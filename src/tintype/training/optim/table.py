@@ -85,25 +85,21 @@ OPTIMIZERS = {
         each_alone=True,
     ),
     # arXiv:2302.06675
-    "lion": OptimizerSpec(path="pytorch_optimizer:Lion", extra="optimizers", each_alone=True),
+    "lion": OptimizerSpec(path="pytorch_optimizer:Lion", each_alone=True),
     # arXiv:2307.02047
-    "came": OptimizerSpec(path="pytorch_optimizer:CAME", extra="optimizers", each_alone=True),
+    "came": OptimizerSpec(path="pytorch_optimizer:CAME", each_alone=True),
     # arXiv:2306.06101; the learning rate is a factor of the one that it finds
     "prodigy": OptimizerSpec(
         path="pytorch_optimizer:Prodigy",
-        extra="optimizers",
         defaults={"bias_correction": True, "safeguard_warmup": True},
         learning_rate=1.0,
         one_rate=True,
     ),
     # arXiv:2405.15682
-    "schedule-free": OptimizerSpec(
-        path="pytorch_optimizer:ScheduleFreeAdamW", extra="optimizers", averages=True
-    ),
+    "schedule-free": OptimizerSpec(path="pytorch_optimizer:ScheduleFreeAdamW", averages=True),
     # arXiv:2502.16982, whose adjustment lets both halves have AdamW's learning rate
     "muon": OptimizerSpec(
         path="pytorch_optimizer:Muon",
-        extra="optimizers",
         defaults={"use_adjusted_lr": True},
         groups=matrices_apart,
     ),
