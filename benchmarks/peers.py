@@ -104,9 +104,11 @@ def tintype(task: Task, steps: int, out: Path) -> list[str]:
         "--batch-size", task.batch, "--learning-rate", RATE, "--checkpoint-every", 10**6,
         "--set", f"resolution={task.resolution}", "--set", "sample_every=0",
         "--device", task.device, "--set", f"precision={PRECISIONS[task.mixed]}",
+        "--set", "optimizer.name=adamw",
     ]  # fmt: skip
     if task.prior:
         words += ["--class-dir", task.root / "class", "--class-pictures", CLASS_PICTURES]
+        words += ["--set", "prior.unconditional=0"]
     else:
         words += ["--set", "prior.weight=0"]
     if task.method == "lora":

@@ -231,6 +231,7 @@ def main() -> None:
             resolution=model.native_size,
             checkpoint_every=10**9,
             sample_every=0,
+            optimizer={"name": "adamw"},
             prior={"pictures": 4},
         )
         config = resolve(given_config, model)
