@@ -17,7 +17,7 @@ from .concepts import COLORS, DRAWN, IDENTIFIERS, SCENES, STYLES, TOYS
 TARGET = Path(__file__).parents[2] / "src/tintype/pocket"
 LARGEST = "14MB"
 TEXT_ENCODER = "weights/text_encoder/model.safetensors"
-# What suits this model, found by training on the bundled subject, a toy duck and a wolf.
+# What suits this model, found by training on the bundled subject and a toy duck.
 LINEAR = {"optimizer": {"schedule": "linear"}}
 PRIOR = {"prior": {"pictures": 48, "unconditional": 1.0, "guidance_scale": 3.0}}
 CARD = {

@@ -16,6 +16,7 @@ class Muon(torch.optim.Muon):
     """torch's Muon (Jordan et al., 2024) for weights of any shape: a row for each output channel.
 
     Its updates are as large as AdamW's for the same learning rate (arXiv:2502.16982, equation 4).
+    It needs no package beside torch, which is what a GPU without a network has.
     """
 
     def __init__(self, weights: Iterable[Tensor], lr: float) -> None:
@@ -34,9 +35,7 @@ class Muon(torch.optim.Muon):
 def make(model: nn.Module, lr: float, muon: bool) -> list[torch.optim.Optimizer]:
     """Return the optimisers of a network's trainable weights: AdamW, after Muon if asked for."""
     weights = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    inner = [p for n, p in weights.items() if p.ndim > 1 and not n.startswith(OUTER)]
-    if not muon:
-        return [torch.optim.AdamW(weights.values(), lr, weight_decay=DECAY, fused=True)]
-    chosen = {id(p) for p in inner}
-    others = [p for p in weights.values() if id(p) not in chosen]
-    return [Muon(inner, lr), torch.optim.AdamW(others, lr, weight_decay=DECAY, fused=True)]
+    inner = {n: p for n, p in weights.items() if p.ndim > 1 and not n.startswith(OUTER)}
+    others = [p for n, p in weights.items() if not muon or n not in inner]
+    rest = torch.optim.AdamW(others, lr, weight_decay=DECAY, fused=True)
+    return [Muon(inner.values(), lr), rest] if muon else [rest]
