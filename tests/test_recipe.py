@@ -332,6 +332,22 @@ def test_shards_come_back_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     torch.testing.assert_close(state["ema"]["w"], weights["w"].half().float())
 
 
+def test_a_plan_is_told_only_of_what_it_trained_itself(tmp_path: Path) -> None:
+    here, weights = tmp_path / "here", {"w": torch.zeros(2)}
+    here.mkdir()
+    for name in ("unet", "vae"):  # as trained here
+        (here / f"{name}.json").write_text('{"spent": 3480.0}')
+    assert pack.carried(here, ("unet", "vae")) == []
+    there = tmp_path / "there"
+    there.mkdir()
+    training.save(there / "unet.pt", model=weights, ema=weights, spent=60.0)
+    (there / "unet.json").write_text('{"spent": 60.0}')
+    pack.collect(there, ("unet",), tmp_path / "out")
+    pack.land(tmp_path / "out", here)
+    assert pack.carried(here, ("unet", "vae")) == [here / "unet.json"]
+    assert json.loads((here / "unet.json").read_text())["spent"] == 60
+
+
 def test_bars_say_what_was_asked_and_what_came() -> None:
     report = {"recognition": {"top5": 0.84}, "autoencoder": {"art": 30.1}, "seconds a picture": 2.0}
     rows = {b.name: b.row(report) for b in bars.BARS}

@@ -18,6 +18,7 @@ from .data import load_art, load_photos
 
 QUALITY = 92  # of the WebP pictures: about 3 KB each
 SHARD = 14_500_000
+LANDED = "landed.json"  # names of the trainings that came home from a plan
 PHOTO_SIDE = 512
 
 
@@ -39,10 +40,20 @@ def _member(file: tarfile.TarFile, name: str, data: bytes) -> None:
     file.addfile(info, io.BytesIO(data))
 
 
-def pack(npm: Path, work: Path, target: Path, progress: tuple[str, ...] = ()) -> float:
-    """Write art, photographs, tokenizer and how far trainings are into one file; return its MB.
+def carried(work: Path, progress: tuple[str, ...]) -> list[Path]:
+    """Return the files that tell how far those of the trainings are which `land` brought home.
 
-    Only art of named concepts goes along. The held-out characters stay behind.
+    What was trained here doesn't count for a plan elsewhere, which goes on from the weights.
+    """
+    path = work / LANDED
+    landed = json.loads(path.read_text()) if path.exists() else ()
+    return [file for n in progress if n in landed and (file := work / f"{n}.json").exists()]
+
+
+def pack(npm: Path, work: Path, target: Path, progress: tuple[str, ...] = ()) -> float:
+    """Write art, photographs, tokenizer and how far a plan's trainings are into one file.
+
+    Returns its MB. Only art of named concepts goes along. The held-out characters stay behind.
     """
     art, index = load_art(npm, work)
     kept = [i for i, a in enumerate(index) if a.concept]
@@ -56,7 +67,7 @@ def pack(npm: Path, work: Path, target: Path, progress: tuple[str, ...] = ()) ->
             _member(file, f"photos/{k:02d}.webp", _webp(_thinned(photo)))
         for path in sorted((work / "tokenizer").iterdir()):
             _member(file, f"tokenizer/{path.name}", path.read_bytes())
-        for path in [work / "scaling.txt", *(work / f"{n}.json" for n in progress)]:
+        for path in [work / "scaling.txt", *carried(work, progress)]:
             if path.exists():
                 _member(file, path.name, path.read_bytes())
     return target.stat().st_size / 1e6
@@ -119,4 +130,6 @@ def land(folder: Path, work: Path) -> list[str]:
                     k: v.float() if v.is_floating_point() else v for k, v in state[part].items()
                 }
             training.save(path, **state)
+    landed = sorted(Path(name).stem for name in names if name.endswith(".pt"))
+    (work / LANDED).write_text(json.dumps(landed) + "\n")
     return names
