@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from recipes.pocket import clip, grow, linear, tokenizer, unet, variants, xl
-from transformers import CLIPModel
+from transformers import CLIPModel, CLIPTokenizer
 
 from tintype.pocket import clip_dir, weights_dir
 
@@ -115,3 +115,14 @@ def test_edges_can_foretell_the_picture(pocket: StableDiffusionPipeline) -> None
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.3 * losses[0]
     assert all(p.grad is None for n, p in net.named_parameters() if "cond_embedding" not in n)
+
+
+def test_published_weights_bring_their_own_tokenizer(tmp_path: Path) -> None:
+    package = clip_dir().parent
+    (tmp_path / "tokenizer").mkdir()
+    (tmp_path / "tokenizer/vocab.json").write_text('{"another": 0}')  # of other words
+    grow.start(tmp_path, tmp_path, package)
+    said = ["a photo of sks cat on the beach"]
+    theirs = CLIPTokenizer.from_pretrained(package / "weights/tokenizer")(said).input_ids[0]
+    mine = clip.tokens_of(tokenizer.load(tmp_path), said)[0].tolist()
+    assert mine[: len(theirs)] == theirs

@@ -7,6 +7,7 @@ UNet knows of them, stay what they are; new weights for new channels start at ze
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -92,8 +93,12 @@ def _save(path: Path, model: nn.Module) -> None:
 
 
 def start(work: Path, npm: Path, package: Path, count: int = 500) -> None:
-    """Start WORK's checkpoints from exported weights; those with fewer channels are grown."""
+    """Start WORK's checkpoints from exported weights; those with fewer channels are grown.
+
+    The text encoder brings its tokenizer, whatever WORK had: its rows are of those tokens.
+    """
     if not (work / "clip.pt").exists():
+        shutil.copytree(package / "weights/tokenizer", work / "tokenizer", dirs_exist_ok=True)
         _save(work / "clip.pt", CLIPModel.from_pretrained(package / "clip", dtype=torch.float32))
     if (work / "vae.pt").exists() and (work / "unet.pt").exists():
         return
