@@ -44,7 +44,7 @@ def compare(name: str, side: int, batch: int, method: str, *, measures: bool) ->
     model, _ = shadow(name)
     config = resolve(config, model)
     counted = count_run(model, config, cpu=True)
-    told = estimated_pace(config, counted.step, counted.updated, CPU).step
+    told = estimated_pace(config, counted.step, counted.update, CPU).step
     line = f"{Path(name).name} {method} {side} px, batch {batch}: estimated {1000 * told:.0f} ms"
     if measures:
         real = load(name, device="cpu", dtype=torch.float32)

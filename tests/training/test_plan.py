@@ -17,6 +17,7 @@ from tintype.runtime.ledger import Ledger
 from tintype.training.data.cache import encode_pixels
 from tintype.training.keeping.space import size_of
 from tintype.training.methods import method
+from tintype.training.optim.table import ENDS
 from tintype.training.plan import plan as planning
 from tintype.training.plan import plan_run
 from tintype.training.plan.count import Counted, count_run
@@ -89,6 +90,22 @@ def test_a_steps_memory_is_that_of_the_real_step(
     kept = sum(size_of(v for v in s.values() if v.ndim) for s in state.state.values())
     assert found.training["gradients"] == trained
     assert found.training["optimiser"] == pytest.approx(kept, rel=0.01)
+
+
+def test_muons_own_products_are_counted(sd_folder: Path, tmp_path: Path) -> None:
+    """Five iterations of its quintic (Jordan et al., 2024): X X^T, its square, and that times X."""
+    plain, _ = counted(sd_folder, make_config(tmp_path, sd_folder))
+    assert (plain.update.products, plain.update.calls) == (0, {})
+    assert plain.update.moved == 2 * plain.training["optimiser"] + 4 * plain.training["gradients"]
+
+    config = make_config(tmp_path, sd_folder, optimizer={"name": "muon"})
+    found, _ = counted(sd_folder, config)
+    wanted = 0
+    for name, weight in load(sd_folder, device="cpu").unet.named_parameters():
+        if weight.ndim > 1 and not any(end in name for end in ENDS):
+            m, n = sorted((len(weight), weight[0].numel()))
+            wanted += 5 * (2 * m * m * n + 2 * m**3 + 2 * m * m * n)
+    assert found.update.products == wanted > 0
 
 
 def test_weights_are_those_of_the_parts(sd_folder: Path, tmp_path: Path) -> None:

@@ -1,7 +1,11 @@
-"""How large the state of an optimiser will be, before it has made a step."""
+"""How large the state of an optimiser will be, and what a step of it takes, before it made one."""
+
+from dataclasses import replace
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from tintype.runtime.ledger import Ledger, Work
 from tintype.training.keeping.space import size_of
 from tintype.training.methods.method import Group, Trained
 from tintype.training.nested import flatten
@@ -37,3 +41,27 @@ def state_size(trained: Trained, config: TrainConfig) -> int:
     # whatever the weights are in, their updates are in float32
     wide = matrix.itemsize * sum(p.numel() for p in trained.parameters.values())
     return round((ratio + averaged) * wide)
+
+
+def update_work(trained: Trained, config: TrainConfig) -> Work:
+    """What a step of the optimiser does: reads and writes its state and the weights, and gradients
+    for their norm and for the step; or, of one that multiplies matrices, all of its operators."""
+    if not optimizer_spec(config.optimizer.name).multiplies:
+        gradients = size_of(trained.parameters.values())
+        moved = 2 * state_size(trained, config) + 4 * gradients
+        return Work(convolutions=0, products=0, moved=moved)
+    with FakeTensorMode():
+        groups = [
+            replace(group, parameters={n: _with_gradient(p) for n, p in group.parameters.items()})
+            for group in trained.groups
+        ]
+        optimizer = make_optimizer(groups, config)
+        with Ledger() as ledger:
+            optimizer.step()
+    return ledger.work
+
+
+def _with_gradient(like: torch.nn.Parameter) -> torch.nn.Parameter:
+    parameter = torch.nn.Parameter(torch.empty(like.shape, dtype=like.dtype))
+    parameter.grad = torch.empty_like(parameter)
+    return parameter

@@ -46,7 +46,8 @@ class OptimizerSpec:
     groups must have the same learning rate, `averages` that it averages the weights itself: by
     its methods `eval` and `train`, and with no schedule; `shards` that its state has the shapes of
     the parameters, which may be spread over devices; `each_alone` that it updates each parameter
-    without looking at others, so that they may be widened some at a time.
+    without looking at others, so that they may be widened some at a time; `multiplies` that an
+    update takes products of matrices, which for a large model are more than the step's own.
     """
 
     path: str
@@ -58,6 +59,7 @@ class OptimizerSpec:
     averages: bool = False
     shards: bool = False
     each_alone: bool = False
+    multiplies: bool = False
     groups: Callable[[Sequence[Group]], ParameterGroups] = by_rate
 
     def load(self) -> type[Optimizer]:
@@ -101,6 +103,7 @@ OPTIMIZERS = {
     "muon": OptimizerSpec(
         path="pytorch_optimizer:Muon",
         defaults={"use_adjusted_lr": True},
+        multiplies=True,
         groups=matrices_apart,
     ),
 }

@@ -16,7 +16,7 @@ from tintype.training.keeping.space import size_of
 from tintype.training.methods import method
 from tintype.training.methods.method import Trained, text_encoders
 from tintype.training.methods.narrow import narrow
-from tintype.training.optim import kept_size, state_size
+from tintype.training.optim import kept_size, state_size, update_work
 from tintype.training.plan.rehearse import Rehearsal, make_fake, make_ready, storage
 from tintype.training.plan.timing import Pace
 from tintype.types import TrainConfig
@@ -34,7 +34,7 @@ class Counted:
     ready, `idle` all but the UNet after that, `others` those that no gradient flows through;
     `drawing` is what comes on top by the parts that draw, one after the other, and `encoding`
     while pictures are encoded; `kept` is set aside while samples are drawn of an average.
-    `parameters` are the UNet's.
+    `parameters` are the UNet's; `update` is what the optimiser does in a step.
     """
 
     training: dict[str, int]
@@ -46,6 +46,7 @@ class Counted:
     kept: int
     parameters: int
     step: Work
+    update: Work
     denoising: Work
     decoding: Work
     encoded: Work
@@ -67,12 +68,6 @@ class Counted:
             "training": step + (self.others if self.cpu else 0),
             "samples": lasting + self.kept + self._drawing(here),
         }
-
-    @property
-    def updated(self) -> int:
-        """The bytes that a step of the optimiser reads and writes: its state and the weights both,
-        gradients for their norm and for the step."""
-        return 2 * self.training["optimiser"] + 4 * self.training["gradients"]
 
     def _drawing(self, here: Collection[str]) -> int:
         """The most that drawing takes where these parts are: a part that isn't visits the device
@@ -206,6 +201,7 @@ def count_run(model: Model, config: TrainConfig, *, cpu: bool) -> Counted:
         kept=kept_size(trained, config),
         parameters=parameters,
         step=work,
+        update=update_work(trained, config),
         denoising=denoised,
         decoding=decoded,
         encoded=encoded,

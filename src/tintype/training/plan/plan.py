@@ -129,7 +129,7 @@ def plan_run(config: TrainConfig, *, device: str = "auto", runs_dir: Path = Path
     if is_here and (counted.parameters <= SMALL or place.accelerator == "cuda"):
         pace = _measured(whole, counted, place)
     else:
-        pace = estimated_pace(whole, counted.step, counted.updated, place.device)
+        pace = estimated_pace(whole, counted.step, counted.update, place.device)
     made = _planned(whole, counted, pace, place, free_memory(place.device))
     if made.fits:
         return made
@@ -140,7 +140,7 @@ def _measured(config: TrainConfig, counted: Counted, place: Place) -> Pace:
     """The time of real steps, where the device has room for them."""
     free = free_memory(place.device)
     if free is not None and counted.peak(config) > free:
-        return estimated_pace(config, counted.step, counted.updated, place.device)
+        return estimated_pace(config, counted.step, counted.update, place.device)
     model = load(config.model, device="cpu", dtype=torch.float32, offline=True)
     return measured_pace(model, config, counted.step, place.device)
 

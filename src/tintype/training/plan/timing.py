@@ -52,13 +52,14 @@ class Pace:
 
 
 def estimated_pace(
-    config: TrainConfig, work: Work, updated: int, device: torch.device, patience: float = PATIENCE
+    config: TrainConfig, work: Work, update: Work, device: torch.device, patience: float = PATIENCE
 ) -> Pace:
-    """From the operators of a step, made one by one for as long as `patience` seconds; `updated`
-    are the bytes that the optimiser reads and writes."""
+    """From the operators of a step and of the optimiser's `update`, if it has any, made one by one
+    for as long as `patience` seconds each."""
     rates = _rates(config, device)
     kinds = {"convolutions": rates.convolutions, "products": rates.products, "moved": rates.moved}
-    step = config.accumulate * seconds_of(work, kinds, device, patience) + updated / rates.moved
+    step = config.accumulate * seconds_of(work, kinds, device, patience)
+    step += seconds_of(update, kinds, device, patience) if update.calls else rates.of(update)
     return rates.of_step(step, config.accumulate * rates.of(work))
 
 
