@@ -105,6 +105,7 @@ def train(work: Path, minutes: float, batch: int) -> None:
     """Train WORK/lcm.pt."""
     where = training.device()
     model, math = student(work).to(where), Consistency(where)
+    unet.attend_plainly(model)
     latents, text = Latents(work, where, (SQUARE,), 31), Text(work, where)
     empty = text(torch.zeros(1, dtype=torch.long, device=where))
 

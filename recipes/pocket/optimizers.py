@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 DECAY = 1e-3
-OUTER = ("conv_in", "conv_out")  # first and last layers, which are AdamW's
+# First and last layers, and the tables that tokens are looked up in, are AdamW's.
+OUTER = {"conv_in", "conv_out", "token_embedding", "position_embedding"}
 
 
 class Muon(torch.optim.Muon):
@@ -35,7 +36,7 @@ class Muon(torch.optim.Muon):
 def make(model: nn.Module, lr: float, muon: bool) -> list[torch.optim.Optimizer]:
     """Return the optimisers of a network's trainable weights: AdamW, after Muon if asked for."""
     weights = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    inner = {n: p for n, p in weights.items() if p.ndim > 1 and not n.startswith(OUTER)}
+    inner = {n: p for n, p in weights.items() if p.ndim > 1 and OUTER.isdisjoint(n.split("."))}
     others = [p for n, p in weights.items() if not muon or n not in inner]
     rest = torch.optim.AdamW(others, lr, weight_decay=DECAY, fused=True)
     return [Muon(inner.values(), lr), rest] if muon else [rest]

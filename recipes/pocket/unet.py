@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers import ControlNetModel, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from torch.nn import functional
@@ -39,6 +39,13 @@ def make(
         attention_head_dim=4,
         norm_num_groups=16,
     )
+
+
+def attend_plainly(*models: UNet2DConditionModel | ControlNetModel) -> None:
+    """On a CPU, attend in plain products: a sixth to a third quicker to train than fused."""
+    if training.device().type == "cpu":
+        for model in models:
+            model.set_attn_processor(AttnProcessor())
 
 
 def scheduler() -> DDIMScheduler:
@@ -90,8 +97,7 @@ def _train(rank: int, work: Path, plan: Plan, sizes: tuple[cache.Size, ...]) -> 
     latents = Latents(work, where, sizes, seed=int(time.time()) + rank)
     text, alphas = Text(work, where), scheduler().alphas_cumprod.to(where)
     model = make().to(where)
-    if where.type == "cpu":  # a third quicker to train there than the fused attention
-        model.set_attn_processor(AttnProcessor())
+    attend_plainly(model)
     if sizes != (SQUARE,) and not (work / f"{plan.name}.pt").exists():
         model.load_state_dict(load(work).state_dict())
 

@@ -135,8 +135,10 @@ def train_inpainting(work: Path, minutes: float, batch: int) -> None:
         beside = torch.cat([small, kept], 1)
         return unet.velocity_loss(model, pictures.encode(x), text(rows), alphas, beside=beside)
 
-    plan = Plan(name="inpainting", minutes=minutes, batch=batch, peak=4e-4)
-    fit(plan, work, inpainting(unet.load(work)).to(where), loss_of)
+    model = inpainting(unet.load(work)).to(where)
+    unet.attend_plainly(model)
+    plan = Plan(name="inpainting", minutes=minutes, batch=batch, peak=4e-4, ema=0.998, muon=True)
+    fit(plan, work, model, loss_of)
 
 
 def train_canny(work: Path, minutes: float, batch: int) -> None:
@@ -173,4 +175,6 @@ def train_canny(work: Path, minutes: float, batch: int) -> None:
 
     net = controlnet(base).to(where)
     awaken(net, edges(pictures.batch(64)[0]))
-    fit(Plan(name="canny", minutes=minutes, batch=batch, peak=1e-3), work, net, loss_of)
+    unet.attend_plainly(base, net)
+    plan = Plan(name="canny", minutes=minutes, batch=batch, peak=1e-3, ema=0.998, muon=True)
+    fit(plan, work, net, loss_of)

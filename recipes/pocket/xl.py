@@ -163,7 +163,9 @@ def train(work: Path, minutes: float, batch: int, sizes: tuple[Size, ...] = SIZE
         return unet.velocity_loss(model, x, hidden, alphas, ids=tokens, told=told, added=added)
 
     both = Both(first_encoder(work), begin(work, unet.load(work))).to(where)
-    fit(Plan(name="xl", minutes=minutes, batch=batch, peak=5e-4), work, both, loss_of)
+    unet.attend_plainly(both.unet)
+    plan = Plan(name="xl", minutes=minutes, batch=batch, peak=5e-4, ema=0.998, muon=True)
+    fit(plan, work, both, loss_of)
 
 
 def pipeline(work: Path) -> StableDiffusionXLPipeline:
