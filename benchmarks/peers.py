@@ -108,7 +108,7 @@ def tintype(task: Task, steps: int, out: Path) -> list[str]:
     ]  # fmt: skip
     if task.prior:
         words += ["--class-dir", task.root / "class", "--class-pictures", CLASS_PICTURES]
-        words += ["--set", "prior.unconditional=0"]
+        words += ["--set", "prior.unconditional=0", "--set", "prior.distill=false"]
     else:
         words += ["--set", "prior.weight=0"]
     if task.method == "lora":

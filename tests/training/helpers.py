@@ -13,6 +13,7 @@ from tintype.training.data.prepare import Preparation
 from tintype.training.data.source import Pool, TrainData
 from tintype.training.data.sources import Sources
 from tintype.training.methods import method
+from tintype.training.places import asks_base
 from tintype.training.resolve import resolve
 from tintype.training.run import fit
 from tintype.training.task import Task
@@ -78,7 +79,7 @@ def make_task(root: Path, model: Model, **values: Any) -> Task:
     preparation.draw_class_pictures(root / "cache")
     trained = kind.make_ready(model, config)
     task = Task(model, config, trained, preparation.cache())
-    if config.prior.source == "model":
+    if asks_base(config):
         task.employ_teacher(lambda done, total: None)
     task.parts.train()
     return task

@@ -13,7 +13,7 @@ from tintype.models.load import load
 from tintype.models.model import Model
 from tintype.training.export import export_model
 from tintype.training.methods.result import export_personal
-from tintype.types import TrainConfig
+from tintype.types import PriorConfig, TrainConfig
 
 
 @pytest.fixture
@@ -69,6 +69,15 @@ def test_a_trained_model_comes_with_its_card(run: Path, base: Model) -> None:
     assert str(base.card.path.parent) not in text
     shown = re.findall(r"!\[.*?\]\((.+?)\)", text)
     assert all((run / "model" / place).is_file() for place in shown)
+
+
+def test_its_card_tells_what_class_pictures_were_judged_by(run: Path, base: Model) -> None:
+    for distill in (False, True):
+        prior = PriorConfig(pictures=4, distill=distill)
+        export_model(base, config_of(run, base).replace(prior=prior), run / "model")
+        text = (run / "model" / "README.md").read_text(encoding="utf-8")
+        told = "| class pictures judged by | what the base makes of them |"
+        assert (told in text) == distill
 
 
 def test_an_adapter_comes_with_its_card(run: Path, base: Model) -> None:

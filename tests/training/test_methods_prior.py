@@ -1,4 +1,4 @@
-"""Prior preservation without class pictures: the base's own predictions are the targets."""
+"""Prior preservation by the base's own predictions, without class pictures and of them."""
 
 from pathlib import Path
 from typing import Any
@@ -84,6 +84,47 @@ def test_it_begins_at_nothing_and_holds_back(
     rows = [line.split(",") for line in (tmp_path / "run" / "metrics.csv").read_text().split()]
     assert [row[rows[0].index("prior_loss")] != "" for row in rows[1:]] == [True] * 4
     assert not (tmp_path / "cache" / "class-pictures").exists()
-    pages = [e.step for e in events if isinstance(e, Progress) and e.phase == "prior"]
+    pages = [e.step for e in events if isinstance(e, Progress) and e.phase == "asking the base"]
     written_down = values["method"] in ("dreambooth", "custom-diffusion")
     assert pages == ([0, 1, 2, 3] if written_down else [])
+
+
+@pytest.mark.parametrize("values", METHODS, ids=lambda values: values["method"])
+def test_distilled_class_pictures_are_compared_with_what_the_base_made_of_them(
+    values: dict[str, Any], sd_folder: Path, tmp_path: Path
+) -> None:
+    values = merged(values, {"prior": {"distill": True, "weight": 0.5}, "batch_size": 3})
+    task = make_task(tmp_path, load(sd_folder, device="cpu"), **values)
+    task.parts.eval()
+    where = task.where(1)
+    first = task.step(where)
+    assert float(first["parts"][1]) < 1e-9, "nothing has moved"
+    shake(task)
+    after = task.step(where)["parts"]
+    assert after[1] > 1e-3
+    batches = task.data.draw(where)
+    [drawn] = task.lessons(batches, where)
+    assert task.distiller is not None
+    [lesson] = task.distiller.lessons([drawn], where)
+    assert lesson.batch.prior.tolist() == [False] * 3 + [True] * 3
+    assert torch.equal(lesson.noised.target[:3], drawn.noised.target[:3])
+    plain = Plain.load(sd_folder, (CLASS,))
+    plain.parts["unet"].eval()
+    noised = lesson.noised
+    with torch.no_grad():
+        expected = plain.predict(noised.inputs[3:], noised.timesteps[3:], [CLASS] * 3, None)
+        mine = task.predict(lesson.batch, noised)[3:]
+    torch.testing.assert_close(noised.target[3:], expected, rtol=1e-4, atol=1e-5)
+    assert float(after[1]) == pytest.approx(float((mine - expected).square().mean()), rel=1e-3)
+
+
+def test_a_run_that_distills_writes_down_a_page_for_each_step(
+    sd_folder: Path, tmp_path: Path
+) -> None:
+    config = make_config(tmp_path, sd_folder, prior={"distill": True}, accumulate=2)
+    _, events = run_fit(tmp_path, config)
+    pages = [e.step for e in events if isinstance(e, Progress) and e.phase == "asking the base"]
+    assert pages == list(range(9))
+    lora = config.replace(method="lora", out=tmp_path / "lora")
+    _, events = run_fit(tmp_path, lora)
+    assert [e for e in events if isinstance(e, Progress) and e.phase == "asking the base"] == []

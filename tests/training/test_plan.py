@@ -92,6 +92,13 @@ def test_a_steps_memory_is_that_of_the_real_step(
     assert found.training["optimiser"] == pytest.approx(kept, rel=0.01)
 
 
+def test_what_the_base_is_asked_is_counted(sd_folder: Path, tmp_path: Path) -> None:
+    """Forward and backward are three passes of both halves; the base is asked about one."""
+    plain, _ = counted(sd_folder, make_config(tmp_path, sd_folder))
+    asked, _ = counted(sd_folder, make_config(tmp_path, sd_folder, prior={"distill": True}))
+    assert asked.step.convolutions / plain.step.convolutions == pytest.approx(7 / 6, rel=0.02)
+
+
 def test_muons_own_products_are_counted(sd_folder: Path, tmp_path: Path) -> None:
     """Five iterations of its quintic (Jordan et al., 2024): X X^T, its square, and that times X."""
     plain, _ = counted(sd_folder, make_config(tmp_path, sd_folder))

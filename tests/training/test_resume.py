@@ -36,6 +36,7 @@ from tintype.types import Event, Note, Progress
             "optimizer": {"name": "adafactor"},
         },
         {"prior": {"source": "model", "pictures": 4}, "class_dir": None},
+        {"prior": {"distill": True}, "accumulate": 2},
         {
             "method": "lora",
             "adapter": {"rank": 4, "dropout": 0.2},

@@ -32,7 +32,11 @@ ROOT = Path(__file__).parents[2]
 STEPS = 6
 NO_PICTURES: dict[str, Any] = {"class_dir": None}
 CASES: dict[str, dict[str, Any]] = {
-    "drawn": {**NO_PICTURES, "prior": {"pictures": 5, "steps": 2}, "accumulate": 2},
+    "drawn": {
+        **NO_PICTURES,
+        "prior": {"pictures": 5, "steps": 2, "distill": True},
+        "accumulate": 2,
+    },
     "lora": {
         **NO_PICTURES,
         "method": "lora",
@@ -294,7 +298,7 @@ def test_an_error_elsewhere_is_raised_here() -> None:
     assert helpers_here() == []
 
 
-@pytest.mark.parametrize("name", ["shapes", "lora", "notebook"])
+@pytest.mark.parametrize("name", ["shapes", "lora", "notebook", "drawn"])
 def test_shares_add_up_to_the_step(name: str, sd_folder: Path, tmp_path: Path) -> None:
     """Losses and gradients of a step are the means over those who share it."""
     values = {**CASES[name], "batch_size": 4}
@@ -305,7 +309,7 @@ def test_shares_add_up_to_the_step(name: str, sd_folder: Path, tmp_path: Path) -
 
     def step(share: Share) -> tuple[torch.Tensor, list[torch.Tensor]]:
         task.share = share
-        if task.teacher is not None:
+        if task.teacher is not None or task.distiller is not None:
             task.employ_teacher(lambda done, total: None)
         task.zero_grad()
         told = task.step(task.where(2))

@@ -127,6 +127,7 @@ def test_all_that_was_asked_for_is_taken_on_a_gpu(base: Path, tmp_path: Path) ->
         ({"accumulate": 2}, "accumulate"),
         ({"memory": {"gradient_checkpointing": True}}, "memory.gradient_checkpointing"),
         ({"method": "lora", "prior": {"source": "model"}}, "prior.source"),
+        ({"prior": {"distill": True}}, "prior.distill"),
         ({"method": "lora", "adapter": {"dropout": 0.1}}, "adapter.dropout"),
         ({"train_text_encoder": True}, "encoded at each step"),
     ],

@@ -120,6 +120,11 @@ CASES: dict[str, tuple[Callable[..., Path], dict[str, Any]]] = {
         },
     ),
     "the base is asked": (save_sd, {"method": "lora", "prior": {"source": "model"}}),
+    "the base was asked": (save_sd, {"prior": {"distill": True}}),
+    "the base is asked of class pictures": (
+        save_sd,
+        {"method": "lora", "prior": {"distill": True}},
+    ),
     "a new word": (
         save_sd,
         {"method": "textual-inversion", "identifier": "<rex>", "prior": {"weight": 0}},

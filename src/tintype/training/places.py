@@ -30,6 +30,12 @@ def unconditional_share(config: TrainConfig) -> float:
     return config.prior.unconditional / (1 + config.prior.unconditional)
 
 
+def asks_base(config: TrainConfig) -> bool:
+    """Whether the base's own predictions are what preserves the class."""
+    prior = config.prior
+    return bool(prior.weight) and (prior.source == "model" or prior.distill)
+
+
 class Places:
     """All places from a step on; those of a Notebook before them, if there is one."""
 

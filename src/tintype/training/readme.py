@@ -44,6 +44,7 @@ def facts_of_run(folder: Path, model: Model, config: TrainConfig, run: Path) -> 
 def _settings(config: TrainConfig) -> dict[str, Any]:
     """The settings that decide most, by the names that people know them by."""
     prior = config.prior
+    distilled = prior.pictures and prior.distill
     return {
         "steps": config.steps,
         "batch size": config.batch_size,
@@ -55,6 +56,7 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
         "text encoder trained": "yes" if config.train_text_encoder else "no",
         "class pictures": prior.pictures,
         "pictures of the empty prompt for each": (prior.pictures and prior.unconditional) or None,
+        "class pictures judged by": "what the base makes of them" if distilled else None,
         "prior weight": prior.weight if prior.pictures else None,
         "seed": config.seed,
     }

@@ -14,6 +14,7 @@ from tintype.runtime.graph import Graphed
 from tintype.runtime.kernels import channels_last, prefer_attention, tf32
 from tintype.runtime.low_rank import LowRank
 from tintype.training.methods import method
+from tintype.training.places import asks_base
 from tintype.training.ranks.shards import SHARDED
 from tintype.types import Event, Note, TrainConfig
 
@@ -144,7 +145,7 @@ def _ungraphed(config: TrainConfig) -> str | None:
             config.memory.gradient_checkpointing
         ),
         "pictures have several shapes (data.buckets)": config.data.buckets,
-        "the base is asked too (prior.source model)": config.prior.source == "model",
+        "the base is asked too (prior.source model, prior.distill)": asks_base(config),
         "dropout is drawn anew each step (adapter.dropout)": config.adapter.dropout > 0,
         "prompts are encoded at each step, with gradients": (
             method(config.method).encodes_each_step(config)

@@ -1,6 +1,6 @@
 """One step of training, whatever the method, as a LightningModule."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -14,12 +14,13 @@ from tintype.runtime.carry import carried
 from tintype.training.batch import Batch, Where
 from tintype.training.checkpoint import Checkpoint
 from tintype.training.data.source import TrainData
+from tintype.training.distiller import Distiller
 from tintype.training.lesson import Lesson, Share
 from tintype.training.methods.method import Trained
 from tintype.training.objective import Noised, Objective
 from tintype.training.optim import Updates
 from tintype.training.optim.clip import clip
-from tintype.training.places import lesson_places, unconditional_share
+from tintype.training.places import lesson_places, micro_steps, unconditional_share
 from tintype.training.ranks import ALONE, Crew
 from tintype.training.ranks.shards import SHARDED, Shards, everywhere, like
 from tintype.training.seeds import stream_seed
@@ -56,6 +57,7 @@ class Task(pl.LightningModule):
         self.updates: Updates | None = None
         self.gradient_norm: Tensor | None = None  # of the last step, before it was clipped
         self.teacher: Teacher | Notebook | None = None
+        self.distiller: Distiller | None = None
         self.speed = Speed()
         self.dtype_of_base = model.dtype
         self.has_dropout = config.adapter.dropout > 0 or any(
@@ -71,9 +73,13 @@ class Task(pl.LightningModule):
     def employ_teacher(self, on_page: Callable[[int, int], None]) -> None:
         """Have the base's own predictions preserve the class; before any weight has moved.
 
-        Where the base can't be had later, its predictions for as many draws as class pictures
-        would be are written down now; `on_page` hears how many of how many are done.
+        Where the base can't be had later, its predictions are written down now: for as many draws
+        as class pictures would be, or, of class pictures, for each step. `on_page` hears how many
+        of how many are done.
         """
+        if self.config.prior.source == "pictures":
+            self._distill(on_page)
+            return
         teacher = Teacher(
             predict=self.predict,
             objective=self.objective,
@@ -90,6 +96,19 @@ class Task(pl.LightningModule):
             self.teacher = Notebook.of(
                 teacher, self.data.draw, places, on_page=lambda done: on_page(done, len(places))
             )
+
+    def _distill(self, on_page: Callable[[int, int], None]) -> None:
+        if self.data.prior is None:
+            return
+        self.distiller = Distiller(self.predict, self.trained.base)
+        if self.trained.base is not None:
+            return
+        steps = micro_steps(self.config, self.steps_done)
+        on_page(0, len(steps))
+        for page, step in enumerate(steps, start=1):
+            where = self.where(step)
+            self.distiller.write_down(self.lessons(self.data.draw(where), where), where)
+            on_page(page, len(steps))
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Take the weights now, and the state of what updates them when that is made."""
@@ -232,11 +251,9 @@ class Task(pl.LightningModule):
         """`loss`, and its detached `parts` [2]: of instance pictures, and of class pictures before
         their prior weight; of several processes their means are those of the step."""
         batches = self.data.draw(where)
-        drawn = [
-            Lesson(batch=batch, noised=self.objective.noise(batch, where, part))
-            for part, batch in enumerate(batches)
-        ]
-        lessons = self.share.of(drawn)
+        lessons = self.lessons(batches, where)
+        if self.distiller is not None:
+            lessons = self.distiller.lessons(lessons, where)
         if self.teacher is not None:
             lessons += self.teacher.lessons(batches, where)
         total, parts = [], []
@@ -250,3 +267,11 @@ class Task(pl.LightningModule):
         instance, prior = torch.stack(parts).sum(dim=0)
         prior = prior * (1 / (self.config.prior.weight or 1.0))
         return {"loss": torch.stack(total).sum(), "parts": torch.stack([instance, prior])}
+
+    def lessons(self, batches: Sequence[Batch], where: Where) -> list[Lesson]:
+        """This process's share of what was drawn at that place, with noise on it."""
+        drawn = [
+            Lesson(batch=batch, noised=self.objective.noise(batch, where, part))
+            for part, batch in enumerate(batches)
+        ]
+        return self.share.of(drawn)

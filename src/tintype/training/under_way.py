@@ -35,7 +35,7 @@ from tintype.training.methods.table import as_text, count, lines
 from tintype.training.objective import check_trainable, with_schedule
 from tintype.training.optim import state_size
 from tintype.training.place import Place
-from tintype.training.places import Places
+from tintype.training.places import Places, asks_base
 from tintype.training.ranks import Crew
 from tintype.training.samples import draw_samples
 from tintype.training.task import Task
@@ -46,7 +46,7 @@ from tintype.training.watch.watch import Watch
 from tintype.types import Event, Note, Progress, TrainConfig, TrainResult
 
 SAVING = "saving"
-PRIOR = "prior"
+ASKING = "asking the base"
 CONFIG = "config.yaml"
 TABLE = "trains.txt"
 
@@ -165,7 +165,7 @@ class UnderWay:
         assert config.steps is not None, "a resolved config"
         done = checkpoint.step if checkpoint else 0
         task = Task(self.model, config, trained, data, done, self.crew)
-        if config.prior.source == "model" and config.prior.weight:
+        if asks_base(config):
             task.employ_teacher(self._tell_page)
         before: Mapping[str, Any] = {}
         if checkpoint is not None:
@@ -251,7 +251,7 @@ class UnderWay:
             write_text(self.run / TABLE, table + "\n")
 
     def _tell_page(self, done: int, total: int) -> None:
-        self.on_event(Progress(phase=PRIOR, step=done, total=total))
+        self.on_event(Progress(phase=ASKING, step=done, total=total))
         self._heed()
 
     def _heed(self) -> None:

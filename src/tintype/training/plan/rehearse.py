@@ -18,6 +18,7 @@ from tintype.training.data.cache import ENCODE_PIXELS, encode_pixels
 from tintype.training.methods.adapters import add_adapters
 from tintype.training.methods.method import Group, Method, Trained, text_encoders
 from tintype.training.methods.narrow import PURE
+from tintype.training.places import asks_base
 from tintype.types import TrainConfig
 
 MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -65,6 +66,7 @@ class Rehearsal:
         self.encodes = kind.encodes_each_step(config)
         prior = config.prior.weight and (config.prior.pictures or config.prior.source == "model")
         self.rows = config.batch_size * (2 if prior else 1)
+        self.asked = config.batch_size if prior and asks_base(config) else 0
         self.side = config.resolution
         self.drawn = default_batch_size(self.side, self.side)
         self.decoded = 1 if one_by_one else max(1, min(self.drawn, DECODE_PIXELS // self.side**2))
@@ -106,13 +108,20 @@ class Rehearsal:
         return prediction
 
     def step(self) -> None:
-        """Forward and backward pass of one micro-step."""
+        """Forward and backward pass of one micro-step; and, before it, what the base is asked: at
+        each step, or all of it before the first."""
         with self._autocast():
+            self._ask()
             conditioning = self._encoded() if self.encodes else self.conditioning(self.rows)
             prediction = self.forward(self.rows, conditioning)
             target = self.latents(self.rows, self.model.latent_channels)
             loss = ((prediction.float() - target) ** 2).mean(dim=(1, 2, 3)).sum()
         loss.backward()
+
+    @torch.no_grad()
+    def _ask(self) -> None:
+        if self.asked:
+            self.forward(self.asked, self.conditioning(self.asked))
 
     @torch.no_grad()
     def denoise(self) -> None:
