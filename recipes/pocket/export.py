@@ -33,7 +33,9 @@ CARD = {
                     "unconditional": 1.0,
                     "guidance_scale": 4.0,
                     "weight": 2.0,
+                    "distill": True,
                 },
+                "data": {"flip_probability": 0.0},  # else it draws a head at either end
             },
             "lora": {
                 "steps": 400,
