@@ -155,7 +155,7 @@ class Chooser:
             return ""
         return str(rng.choice(list(COLORS) if kind < 0.7 else list(SCENES)))
 
-    def __call__(self, rng: np.random.Generator, pairs: float = 0.15, tints: float = 0.1) -> Spec:
+    def __call__(self, rng: np.random.Generator, pairs: float = 0.4, tints: float = 0.1) -> Spec:
         """Return a random spec: mostly one thing, now and then two, or one that is changed."""
         draw, place = rng.random(), self._place(rng)
         if draw < pairs:

@@ -24,15 +24,16 @@ CARD = {
     "defaults": {
         "train": {
             "dreambooth": {
-                "steps": 170,
+                "steps": 190,
                 "batch_size": 4,
                 "learning_rate": 1e-3,
                 "optimizer": {"name": "muon", "arguments": {"ns_steps": 3}, **LINEAR["optimizer"]},
                 "prior": {
                     "pictures": 32,
                     "unconditional": 1.0,
+                    "steps": 14,
                     "guidance_scale": 4.0,
-                    "weight": 2.0,
+                    "weight": 1.5,
                     "distill": True,
                 },
                 "data": {"flip_probability": 0.0},  # else it draws a head at either end

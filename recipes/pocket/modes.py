@@ -28,6 +28,7 @@ COUNT = 32  # concepts for each mode
 PLACES = ("grass", "beach", "red", "blue")
 BOX = (16, 16, 112, 112)  # what inpainting has to fill: where a thing stands
 REACH = 5  # an edge within 2 px of another is found
+MOVED = (10, -9)  # px, downwards and to the right
 
 
 def _drawn(model: Model, names: list[str], **settings: object) -> np.ndarray:
@@ -118,9 +119,20 @@ def _found(lines: torch.Tensor, others: torch.Tensor) -> float:
 
 
 def canny(work: Path, npm: Path, net: Path, names: list[str]) -> evaluate.Report:
-    """Draw things along the edges of others of their kind: F1 of edges, with `net` and without."""
+    """Draw things along the edges of others of their kind: F1 of edges, with `net` and without.
+
+    Those are as the base has learnt them, and then mirrored and moved.
+    """
     names = evaluate.by_lot(names, COUNT)
     things, _ = _compose(npm, work, names)
+    moved = np.roll(things[:, :, ::-1], MOVED, (1, 2)).copy()
+    return {
+        "as learnt": _followed(net, names, things),
+        "mirrored and moved": _followed(net, names, moved),
+    }
+
+
+def _followed(net: Path, names: list[str], things: np.ndarray) -> dict[str, float]:
     wanted = variants.edges(to_tensor(things))[:, :1]
     hints = (wanted[:, 0, :, :, None].expand(-1, -1, -1, 3) * 255).byte().numpy()
     pocket, report = load("pocket", device="cpu"), {}
