@@ -13,6 +13,7 @@ from diffusers.models.unets.unet_2d import UNet2DOutput
 from PIL import Image, ImageDraw
 from recipes.pocket import (
     bars,
+    cache,
     captions,
     compose,
     concepts,
@@ -145,6 +146,26 @@ def test_every_choice_can_be_drawn() -> None:
     for spec in chosen[:40]:
         assert compose.render(spec, art, random).shape == (128, 128, 3)
         assert captions.caption(spec, random)
+
+
+def test_two_things_are_as_many_as_is_asked() -> None:
+    choose, random = compose.Chooser(specs(), {"first": 1.0}), np.random.default_rng(2)
+    shown = [len(choose(random, pairs).art) for pairs in (0.0, 0.7) for _ in range(200)]
+    assert shown[:200] == [1] * 200
+    assert 120 <= shown[200:].count(2) <= 160
+
+
+def test_one_turn_in_some_is_of_another_size(tmp_path: Path) -> None:
+    sizes = ((128, 128), (96, 96), (96, 144))
+    (tmp_path / "scaling.txt").write_text("1\n")
+    for width, height in sizes:
+        folder = tmp_path / "cache" / f"{width}x{height}"
+        folder.mkdir(parents=True)
+        np.save(folder / "latents.npy", np.zeros((2, 48, height // 16, width // 16), np.float16))
+        np.save(folder / "rows.npy", np.zeros((2, 2), np.int64))
+    latents = cache.Latents(tmp_path, torch.device("cpu"), sizes, seed=0, every=2)
+    shapes = [tuple(latents.batch(1, turn)[0].shape[2:]) for turn in range(6)]
+    assert shapes == [(8, 8), (6, 6), (8, 8), (9, 6), (8, 8), (6, 6)]
 
 
 def test_captions_can_leave_their_place_out() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from . import (
@@ -16,6 +17,7 @@ from . import (
     cache,
     classifier,
     clip,
+    compose,
     curves,
     dreambooth,
     evaluate,
@@ -53,6 +55,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     parser.add_argument("--pictures", type=int, default=110_000, help="composed pictures to cache")
     parser.add_argument("--other", type=int, default=4_000, help="pictures of each other size")
+    parser.add_argument("--pairs", type=float, default=compose.PAIRS, help="share of two things")
+    parser.add_argument("--every", type=int, default=3, help="sizes: batches until another size")
     parser.add_argument("--keep", type=int, default=16_000, help="pictures kept for the variants")
     parser.add_argument("--minutes", type=float, default=9, help="plan, variants: of this call")
     parser.add_argument("--tiny", action="store_true", help="plan: rehearse with next to nothing")
@@ -80,9 +84,10 @@ def _clip(args: argparse.Namespace) -> None:
 
 
 def _cache(args: argparse.Namespace) -> None:
-    cache.make(args.work, args.npm, cache.SQUARE, args.pictures, args.workers, args.keep)
+    made = partial(cache.make, args.work, args.npm, workers=args.workers, pairs=args.pairs)
+    made(cache.SQUARE, args.pictures, keep=args.keep)
     for size in cache.SIZES if args.other else ():
-        cache.make(args.work, args.npm, size, args.other, args.workers)
+        made(size, args.other)
     cache.embed(args.work, args.workers)
 
 
@@ -91,7 +96,7 @@ def _unet(args: argparse.Namespace) -> None:
 
 
 def _sizes(args: argparse.Namespace) -> None:
-    unet.train_sizes(args.work, args.minutes, args.workers, batch=32)
+    unet.train_sizes(args.work, args.minutes, args.workers, batch=32, every=args.every)
 
 
 def _classifier(args: argparse.Namespace) -> None:

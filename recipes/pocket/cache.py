@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import clip, linear, tokenizer, training, vae
-from .compose import Chooser, caption, render
+from .compose import PAIRS, Chooser, caption, render
 from .concepts import TIERS
 from .data import load_art
 
@@ -31,7 +31,9 @@ def _name(size: Size) -> str:
 
 
 @torch.no_grad()
-def _compose(rank: int, work: str, npm: str, size: Size, count: int, keep: int, seed: int) -> None:
+def _compose(
+    rank: int, work: str, npm: str, size: Size, count: int, keep: int, seed: int, pairs: float
+) -> None:
     """Write one worker's part: latents, captions, and the first `keep` pictures."""
     torch.set_num_threads(1)
     folder = Path(work)
@@ -40,7 +42,7 @@ def _compose(rank: int, work: str, npm: str, size: Size, count: int, keep: int, 
     model = vae.load(folder)
     latents, captions, pixels = [], [], []
     for first in range(0, count, 32):
-        specs = [choose(rng) for _ in range(min(32, count - first))]
+        specs = [choose(rng, pairs) for _ in range(min(32, count - first))]
         pictures = np.stack([render(s, art, rng, size=size) for s in specs])
         latents.append(linear.encode(model, vae.to_tensor(pictures)).half().numpy())
         captions += [[caption(s, rng) for _ in range(CAPTIONS)] for s in specs]
@@ -55,15 +57,25 @@ def _compose(rank: int, work: str, npm: str, size: Size, count: int, keep: int, 
 
 
 def make(
-    work: Path, npm: Path, size: Size, count: int, workers: int, keep: int = 0, seed: int = 100
+    work: Path,
+    npm: Path,
+    size: Size,
+    count: int,
+    workers: int,
+    keep: int = 0,
+    seed: int = 100,
+    pairs: float = PAIRS,
 ) -> None:
-    """Compose `count` pictures of a size into WORK/cache/WxH; `keep` of them keep their pixels."""
+    """Compose `count` pictures of a size into WORK/cache/WxH; `keep` of them keep their pixels.
+
+    `pairs` is the share of those that show two things.
+    """
     target = work / "cache" / _name(size)
     if (target / "captions.json").exists():
         return
     target.mkdir(parents=True, exist_ok=True)
     share, kept = -(-count // workers), -(-keep // workers)
-    args = (str(work), str(npm), size, share, kept, seed)
+    args = (str(work), str(npm), size, share, kept, seed, pairs)
     torch.multiprocessing.spawn(_compose, args, nprocs=workers)
     parts = [work / "cache" / f"part-{rank}" for rank in range(workers)]
     if keep:  # pixels are numbered by the rows of the latents, so every worker's come first
@@ -180,22 +192,26 @@ def token_ids(work: Path) -> Tensor:
 class Latents:
     """Cached latents of one or more sizes, on the device, scaled to unit deviation."""
 
-    def __init__(self, work: Path, where: torch.device, sizes: tuple[Size, ...], seed: int) -> None:
+    def __init__(
+        self, work: Path, where: torch.device, sizes: tuple[Size, ...], seed: int, every: int = 3
+    ) -> None:
+        """One turn in `every` is of another size than the first one."""
         self.parts: list[tuple[Tensor, Tensor]] = []
         for size in sizes:
             folder = work / "cache" / _name(size)
             latents = torch.from_numpy(np.load(folder / "latents.npy", mmap_mode="r+"))
             rows = torch.from_numpy(np.load(folder / "rows.npy"))
             self.parts.append((latents.to(where), rows.to(where)))
-        self.scale, self.where = scaling_factor(work), where
+        self.scale, self.where, self.every = scaling_factor(work), where, every
         self.random = torch.Generator(where).manual_seed(seed)
 
     def _below(self, high: int, count: int) -> Tensor:
         return torch.randint(high, (count,), generator=self.random, device=self.where)
 
     def batch(self, count: int, turn: int = 0) -> tuple[Tensor, Tensor]:
-        """Return latents (n, c, h, w) and caption numbers (n,); two turns of three are square."""
-        other = turn // 3 % max(len(self.parts) - 1, 1) + 1 if turn % 3 == 2 else 0
+        """Return latents (n, c, h, w) and caption numbers (n,), of the turn's size."""
+        rounds, place = divmod(turn, self.every)
+        other = rounds % max(len(self.parts) - 1, 1) + 1 if place == self.every - 1 else 0
         latents, rows = self.parts[min(other, len(self.parts) - 1)]
         picks = self._below(len(latents), count)
         chosen = rows[picks, self._below(rows.shape[1], count)]

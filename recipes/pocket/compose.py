@@ -22,6 +22,7 @@ SIDES = {"": 96, "small": 57, "big": 122}
 DRESSED = 86
 # Two things at once, and things of another colour, are of this tier: there are too many otherwise.
 CHANGED = "first"
+PAIRS = 0.4  # share of pictures that show two things
 # what is worn -> the concept whose art shows it; a santa hat and a scarf are painted
 ACCESSORIES = {
     "hat": "top hat",
@@ -155,7 +156,7 @@ class Chooser:
             return ""
         return str(rng.choice(list(COLORS) if kind < 0.7 else list(SCENES)))
 
-    def __call__(self, rng: np.random.Generator, pairs: float = 0.4, tints: float = 0.1) -> Spec:
+    def __call__(self, rng: np.random.Generator, pairs: float = PAIRS, tints: float = 0.1) -> Spec:
         """Return a random spec: mostly one thing, now and then two, or one that is changed."""
         draw, place = rng.random(), self._place(rng)
         if draw < pairs:

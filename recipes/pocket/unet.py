@@ -92,9 +92,11 @@ def velocity_loss(
     return functional.mse_loss(velocity.float(), a * noise - s * x)
 
 
-def _train(rank: int, work: Path, plan: Plan, sizes: tuple[cache.Size, ...]) -> None:
+def _train(
+    rank: int, work: Path, plan: Plan, sizes: tuple[cache.Size, ...], every: int = 3
+) -> None:
     where = training.device()
-    latents = Latents(work, where, sizes, seed=int(time.time()) + rank)
+    latents = Latents(work, where, sizes, int(time.time()) + rank, every)
     text, alphas = Text(work, where), scheduler().alphas_cumprod.to(where)
     model = make().to(where)
     attend_plainly(model)
@@ -115,11 +117,16 @@ def train(work: Path, minutes: float, workers: int, batch: int, compiled: bool =
 
 
 def train_sizes(
-    work: Path, minutes: float, workers: int, batch: int, sizes: tuple[cache.Size, ...] = SIZES
+    work: Path,
+    minutes: float,
+    workers: int,
+    batch: int,
+    sizes: tuple[cache.Size, ...] = SIZES,
+    every: int = 3,
 ) -> None:
-    """Go on from WORK/unet.pt to WORK/sizes.pt, every third batch at another size."""
+    """Go on from WORK/unet.pt to WORK/sizes.pt, one batch in `every` at another size."""
     plan = Plan(name="sizes", minutes=minutes, batch=batch, ema=0.998, muon=True, decay_from=0.15)
-    training.launch(_train, workers, 29613, work, plan, (SQUARE, *sizes))
+    training.launch(_train, workers, 29613, work, plan, (SQUARE, *sizes), every)
 
 
 def load(work: Path) -> UNet2DConditionModel:
