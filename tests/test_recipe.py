@@ -15,6 +15,7 @@ from recipes.pocket import (
     bars,
     cache,
     captions,
+    classifier,
     compose,
     concepts,
     dreambooth,
@@ -336,6 +337,14 @@ def test_muon_goes_on_from_its_momentum() -> None:
     net.load_state_dict(weights)
     without = moved(net, optimizers.make(net, 1e-2, muon=True))
     assert (without["inside.weight"] - steps[0]["inside.weight"]).abs().max() > 1e-4
+
+
+def test_pairs_are_cut_apart_where_they_were_put(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(classifier.Roughen, "__init__", lambda self: None)
+    monkeypatch.setattr(classifier.Roughen, "sketch", lambda self, x: x)
+    pictures = torch.rand(6, 3, 128, 128)
+    smaller = torch.nn.functional.avg_pool2d(pictures, 2)
+    assert torch.equal(classifier.Roughen().beside(pictures), smaller)  # type: ignore[call-arg]
 
 
 def test_shards_come_back_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

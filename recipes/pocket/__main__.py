@@ -100,8 +100,7 @@ def _sizes(args: argparse.Namespace) -> None:
 
 
 def _classifier(args: argparse.Namespace) -> None:
-    if not (args.work / "classifier.pt").exists():
-        print(classifier.train(args.work, args.npm))
+    print(classifier.train(args.work, args.npm))
 
 
 def _measure(args: argparse.Namespace) -> None:

@@ -178,7 +178,7 @@ def measure(work: Path, npm: Path, target: Path, photos: Path | None, only: str 
     lcm = {"lcm": lambda: four_steps(target, judge, by_lot(names))}
     parts: dict[str, Callable[[], object]] = {
         "autoencoder": lambda: autoencoder(pipe, work, npm, photos),
-        "classifier on held-out art": lambda: judge.own,
+        "classifier on held-out art": lambda: json.loads((work / classifier.OWN).read_text()),
         "recognition": lambda: recognition(pipe, judge, by_lot(names)),
         "backgrounds": lambda: backgrounds(pipe),
         "colours of things": lambda: things_colors(pipe),

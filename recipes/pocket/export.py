@@ -11,7 +11,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
-from . import cache, clip, tokenizer, unet, vae
+from . import cache, clip, draw, tokenizer, unet, vae
 from .concepts import COLORS, DRAWN, IDENTIFIERS, SCENES, STYLES, TOYS
 
 TARGET = Path(__file__).parents[2] / "src/tintype/pocket"
@@ -71,7 +71,7 @@ CARD = {
                 **PRIOR,
             },
         },
-        "generate": {"steps": 20, "guidance_scale": 4.0},
+        "generate": {"steps": draw.STEPS, "guidance_scale": draw.GUIDANCE},
     }
 }
 
