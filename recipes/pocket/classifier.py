@@ -107,16 +107,23 @@ class Roughen:
         gain = torch.empty(len(x), 1, 1, 1, device=x.device).uniform_(0.85, 1.1)
         return (x * gain + 0.04 * torch.randn_like(x)).clamp(-1, 1)
 
-    @torch.no_grad()
-    def beside(self, x: Tensor) -> Tensor:
-        """Sketch pictures (n, 3, 128, 128) in pairs, half as large, and cut them apart again.
+    def in_pairs(self, x: Tensor) -> Tensor:
+        """Turn (n, 3, 128, 128), n even, into what small things look like when two are asked for.
 
-        So small things look when two are asked for; the result is (n, 3, 64, 64), n even.
+        The result is (n, 3, 64, 64).
         """
-        left, right = functional.avg_pool2d(x, 2).chunk(2)
-        page = functional.pad(torch.cat([left, right], 3), (0, 0, 32, 32), mode="replicate")
-        page = self.sketch(page)[:, :, 32:96]
-        return torch.cat([page[..., :64], page[..., 64:]])
+        return apart(self.sketch(beside(x)))
+
+
+def beside(x: Tensor) -> Tensor:
+    """Put pictures (n, 3, 128, 128) in pairs, half as large, (n / 2, 3, 128, 128)."""
+    halves = torch.cat(functional.avg_pool2d(x, 2).chunk(2), 3)
+    return functional.pad(halves, (0, 0, 32, 32), mode="replicate")
+
+
+def apart(pages: Tensor) -> Tensor:
+    """Cut the pictures out of their pairs again, in their order, (n, 3, 64, 64)."""
+    return torch.cat(pages[:, :, 32:96].chunk(2, 3))
 
 
 def _moved(x: Tensor) -> Tensor:
@@ -174,7 +181,7 @@ def train(work: Path, npm: Path, count: int = 24_000, minutes: float = 11) -> di
     def loss_of(called: nn.Module, size: int, step: int, progress: float) -> Tensor:
         pick = torch.randint(len(pixels), (size,))
         x = vae.to_tensor(pixels[pick.numpy()]).to(training.device())
-        x = rough.beside(x) if torch.rand(()) < 0.35 else rough(x)
+        x = rough.in_pairs(x) if torch.rand(()) < 0.35 else rough(x)
         features = called.features(_moved(x) if torch.rand(()) < 0.5 else x)
         scores = called.head(functional.dropout(features, 0.2))
         return functional.cross_entropy(scores, y[pick].to(scores.device), label_smoothing=0.1)
@@ -190,7 +197,7 @@ def train(work: Path, npm: Path, count: int = 24_000, minutes: float = 11) -> di
 def _accuracy(network: Network, pixels: np.ndarray, y: Tensor, rough: Roughen) -> dict[str, float]:
     """Return the shares in the first and the first 5, of art as it is, sketched, and in pairs."""
     found = {}
-    ways = {"": None, " sketched": rough.sketch, " sketched in pairs": rough.beside}
+    ways = {"": None, " sketched": rough.sketch, " sketched in pairs": rough.in_pairs}
     for how, change in ways.items():
         ranks = _ranks(_through(network, pixels, change), y)
         found |= {f"top{k}{how}": round(float((ranks < k).float().mean()), 3) for k in (1, 5)}
