@@ -13,11 +13,10 @@ from torch.nn import functional
 
 from . import cache, linear, training, vae
 from .compose import Spec, render
-from .concepts import COLORS, DRAWN, SCENES
+from .concepts import COLORS, DRAWN, SCENES, TIERS
 from .data import load_art
 from .fit import Plan, fit
 
-TIERS = ("first", "common", "more")  # the concepts that it tells apart
 SIDE, STEPS = 160, 3000
 # Blocks of the network, of 16, that stay as ImageNet taught them.
 EARLY, FEATURES = 8, 1280

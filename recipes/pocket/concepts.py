@@ -119,18 +119,22 @@ FIRST: tuple[Concept, ...] = CONCEPTS
 
 
 def _read(text: str) -> list[Concept]:
-    """Read things.txt: sections `= tier`, lines `emoji name; other words`."""
+    """Read things.txt: sections `= tier`, lines `emoji name; other words`, a dash before rare."""
     found, tier = [], ""
     for line in text.splitlines():
         if line.startswith("= "):
             tier = line[2:]
         elif line and not line.startswith("#"):
-            emoji, words = line.split(" ", 1)
+            emoji, words = line.removeprefix("- ").split(" ", 1)
             name, *others = (w.strip() for w in words.split(";"))
             first, *rest = split_emoji(emoji)
             found.append(
                 Concept(
-                    name=name, emoji=first, others="".join(rest), words=tuple(others), tier=tier
+                    name=name,
+                    emoji=first,
+                    others="".join(rest),
+                    words=tuple(others),
+                    tier="rare" if line.startswith("- ") else tier,
                 )
             )
     return found
@@ -153,8 +157,8 @@ def split_emoji(text: str) -> list[str]:
 CONCEPTS = (*FIRST, *_read((Path(__file__).parent / "things.txt").read_text(encoding="utf-8")))
 DRAWN: tuple[Concept, ...] = CONCEPTS
 # tier -> share of the drawn things: what two CPU cores can teach, and what a GPU can
-TIERS: dict[str, float] = {"first": 0.3, "common": 0.28, "more": 0.42}
-ALL_TIERS: dict[str, float] = {"first": 0.25, "common": 0.2, "more": 0.2, "rare": 0.35}
+TIERS: dict[str, float] = {"first": 0.25, "common": 0.15, "more": 0.2, "further": 0.4}
+ALL_TIERS: dict[str, float] = dict.fromkeys((*TIERS, "rare"), 0.2)
 
 # Words of one token for subjects that are to be taught.
 IDENTIFIERS: tuple[str, ...] = ("sks", "ohwx", "zwx")
