@@ -106,6 +106,7 @@ def test_captions_tell_what_is_shown() -> None:
     assert captions.article("owl") == "an owl"
     assert captions.article("unicorn") == "a unicorn"
     assert captions.article("red socks") == "red socks"
+    assert captions.article("bowl of rice") == "a bowl of rice"
 
 
 @pytest.mark.parametrize("size", [(128, 128), (96, 144), (192, 128)])

@@ -20,6 +20,7 @@ BARE = (
     *("chopsticks", "shorts", "skis", "masks", "maracas", "swords", "scales", "chains", "shoes"),
     *("fireworks", "sparkles", "lettuce", "garlic", "wheat", "bacon", "bread", "spaghetti"),
     *("goggles", "bags", "rice", "butter", "popcorn", "sushi", "cheese", "money", "prints"),
+    *("meat", "meat on a bone", "milk", "dna"),
 )
 FACES = frozenset(
     (
@@ -43,7 +44,7 @@ RELATIONS: dict[str, tuple[str, ...]] = {
 
 def article(noun: str) -> str:
     """Put "a" or "an" before a noun where it takes one."""
-    if noun.endswith(BARE):
+    if noun.endswith(BARE) and " of " not in noun:
         return noun
     an = noun[0] in "aeio" or noun.startswith(("um", "un", "ug"))
     return f"an {noun}" if an and not noun.startswith("uni") else f"a {noun}"
