@@ -9,7 +9,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image, ImageDraw, ImageFont
 
-GUIDANCE, STEPS = 4.0, 20  # of the exported card too
+GUIDANCE, STEPS = 3.0, 20  # of the exported card too
 # The sheet in the documentation: things, styles, backgrounds, changes, places, pairs.
 SHEET = (
     *("a photo of a cat", "a photo of a dog", "a photo of a duck", "a photo of a robot"),

@@ -24,10 +24,10 @@ CARD = {
     "defaults": {
         "train": {
             "dreambooth": {
-                "steps": 190,
+                "steps": 175,
                 "batch_size": 4,
                 "learning_rate": 1e-3,
-                "optimizer": {"name": "muon", "arguments": {"ns_steps": 3}, **LINEAR["optimizer"]},
+                "optimizer": {"name": "muon", "arguments": {"ns_steps": 2}, **LINEAR["optimizer"]},
                 "prior": {
                     "pictures": 32,
                     "unconditional": 1.0,

@@ -116,7 +116,7 @@ def test_a_models_own_optimizer_gives_way_to_what_rules_it_out(
     sd_folder: Path, tmp_path: Path, values: dict[str, Any], name: str, schedule: str
 ) -> None:
     model = load(sd_folder, device="cpu")
-    own = {"name": "muon", "arguments": {"ns_steps": 3}, "schedule": "linear"}
+    own = {"name": "muon", "arguments": {"ns_steps": 2}, "schedule": "linear"}
     model.card = replace(model.card, defaults={"train": {"dreambooth": {"optimizer": own}}})
     config = TrainConfig(pictures=tmp_path / "rex", class_noun="dog", model=str(sd_folder))
     done = resolve(config.replace(**values), model).optimizer
