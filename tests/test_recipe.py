@@ -28,7 +28,6 @@ from recipes.pocket import (
     training,
     unet,
     vae,
-    variants,
 )
 from recipes.pocket import fit as fitting
 from recipes.pocket.data import Art
@@ -242,22 +241,6 @@ def test_a_teacher_goes_several_steps_and_stops_at_the_clean_latents() -> None:
     wanted = math.jump(x, noise, math.time(last))
     torch.testing.assert_close(arrived, wanted, atol=1e-3, rtol=1e-3)
     torch.testing.assert_close(arrived[2:], x[2:], atol=1e-3, rtol=1e-3)
-
-
-def test_edges_are_thin_and_masks_are_of_all_kinds() -> None:
-    x = torch.full((1, 3, 32, 32), -1.0)
-    x[..., 16:] = 1
-    lines = variants.edges(x)
-    assert lines.shape == (1, 3, 32, 32)
-    assert set(lines.unique().tolist()) == {0.0, 1.0}
-    assert (lines[0, 0].sum(1) == 1).all()
-    torch.manual_seed(0)
-    drawn = variants.masks(64, 32, torch.device("cpu"))
-    assert drawn.shape == (64, 1, 32, 32)
-    assert set(drawn.unique().tolist()) == {0.0, 1.0}
-    shares = drawn.mean((1, 2, 3))
-    assert shares.min() < 0.2
-    assert shares.max() == 1
 
 
 def plan(minutes: float) -> fitting.Plan:

@@ -50,6 +50,51 @@ def test_identifiers_exchange_rows_and_no_other_word_does(work: Path, tmp_path: 
     assert after[ohwx].norm().item() == pytest.approx(before.norm(dim=1).median().item(), rel=0.01)
 
 
+def test_edges_are_thin() -> None:
+    x = torch.full((1, 3, 32, 32), -1.0)
+    x[..., 16:] = 1
+    for picture in (x, x.transpose(2, 3)):
+        lines = variants.edges(picture)
+        assert lines.shape == (1, 3, 32, 32)
+        assert set(lines.unique().tolist()) == {0.0, 1.0}
+        assert (lines[0, 0].sum(1 if picture is x else 0) == 1).all()
+
+
+def test_masks_are_of_all_kinds_and_take_captions_where_they_hide_the_middle() -> None:
+    torch.manual_seed(0)
+    drawn = variants.masks(64, 32, torch.device("cpu"))
+    assert drawn.shape == (64, 1, 32, 32)
+    assert set(drawn.unique().tolist()) == {0.0, 1.0}
+    shares = drawn.mean((1, 2, 3))
+    assert shares.min() < 0.2
+    assert shares.max() == 1
+    middle, half = torch.zeros(2, 200, 1, 32, 32)
+    middle[..., 8:24, 8:24], half[..., 16:] = 1, 1
+    assert variants.spoken_of(middle).all()
+    assert not variants.spoken_of(1 - middle).any()
+    assert 0.35 < variants.spoken_of(half).float().mean() < 0.65
+
+
+def test_pictures_for_edges_are_mirrored_and_cut_and_captions_with_sides_found(
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    x = torch.linspace(-1, 1, 64).expand(40, 3, 64, 64).contiguous()  # brighter to the right
+    seen, mirrored = variants.turned(x)
+    assert seen.shape == x.shape
+    assert 10 < mirrored.sum() < 30
+    rises = seen[..., -1] > seen[..., 0]
+    assert (rises.all((1, 2)) == ~mirrored).all()
+    reach = (seen[..., -1] - seen[..., 0]).abs().mean((1, 2)) / 2
+    assert reach.min() > 0.95 * variants.CUT
+    assert reach.min() < 0.85 < reach.max() <= 1
+    (tmp_path / "cache").mkdir()
+    said = ["", "a cat left of a dog", "a cleft", "a fox on the right and a bee on the left"]
+    (tmp_path / "cache/unique.json").write_text(json.dumps(said))
+    sided = variants.captions_with(tmp_path, "left", "right")
+    assert sided.tolist() == [False, True, False, True]
+
+
 def test_inpainting_begins_as_the_base(pocket: StableDiffusionPipeline) -> None:
     z, words, t = torch.randn(2, 48, 8, 8), torch.randn(2, 32, 192), torch.tensor((10, 900))
     beside = torch.randn(2, 49, 8, 8)

@@ -112,7 +112,7 @@ def embed(work: Path, workers: int) -> None:
     """
     folder = work / "cache"
     kept, finished, part = (folder / n for n in ("unique.json", "words.npy", "words.part.npy"))
-    unique: list[str] = json.loads(kept.read_text()) if kept.exists() else [""]
+    unique = numbered(work) if kept.exists() else [""]
     groups = {p.parent: json.loads(p.read_text()) for p in sorted(folder.glob("*x*/captions.json"))}
     said = {c for captions in groups.values() for group in captions for c in group}
     if new := sorted(said - set(unique)):
@@ -135,6 +135,12 @@ def embed(work: Path, workers: int) -> None:
     words.flush()
     torch.multiprocessing.spawn(_embed, (str(work), len(before), workers), nprocs=workers)
     part.rename(finished)
+
+
+def numbered(work: Path) -> list[str]:
+    """Return the captions in the order of their numbers; the first is empty."""
+    unique: list[str] = json.loads((work / "cache/unique.json").read_text())
+    return unique
 
 
 def scaling_factor(work: Path) -> float:
@@ -182,8 +188,7 @@ def token_ids(work: Path) -> Tensor:
     """Return the cached captions' token ids (n, 32), int16."""
     path = work / "cache/ids.npy"
     if not path.exists():
-        unique = json.loads((work / "cache/unique.json").read_text())
-        tokens = tokenizer.load(work)
+        unique, tokens = numbered(work), tokenizer.load(work)
         parts = [clip.tokens_of(tokens, unique[i : i + 8192]) for i in range(0, len(unique), 8192)]
         np.save(path, torch.cat(parts).to(torch.int16).numpy())
     return torch.from_numpy(np.load(path))

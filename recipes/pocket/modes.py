@@ -27,6 +27,7 @@ from .vae import to_tensor
 COUNT = 32  # concepts for each mode
 PLACES = ("grass", "beach", "red", "blue")
 BOX = (16, 16, 112, 112)  # what inpainting has to fill: where a thing stands
+CORNER = 16  # px of the box's corners, where the place is to go on behind the thing
 REACH = 5  # an edge within 2 px of another is found
 MOVED = (10, -9)  # px, downwards and to the right
 
@@ -97,7 +98,11 @@ def _files(folder: Path, pictures: np.ndarray) -> list[str]:
 
 
 def inpainting(work: Path, npm: Path, judge: classifier.Judge, names: list[str]) -> evaluate.Report:
-    """Put things into empty places, with the variant and with the base; both keep what is left."""
+    """Put things into empty places, with the variant and with the base; both keep what is left.
+
+    Besides the share recognised, how far the corners of what was filled in are from the place that
+    was there, of 255.
+    """
     names = evaluate.by_lot(names, COUNT)
     _, places = _compose(npm, work, names)
     mask = Image.new("L", (128, 128))
@@ -108,8 +113,18 @@ def inpainting(work: Path, npm: Path, judge: classifier.Judge, names: list[str])
         settings = {"image": _files(Path(folder), places), "mask": str(Path(folder) / "mask.png")}
         for model in ("pocket-inpainting", "pocket"):
             drawn = _drawn(load(model, device="cpu"), names, strength=1.0, **settings)
-            report[model] = _top5(judge, drawn, names)
+            top5, off = _top5(judge, drawn, names), _off(drawn, places)
+            report[model] = {"top5": top5, "corners off by": off}
     return report
+
+
+def _off(drawn: np.ndarray, places: np.ndarray) -> float:
+    """The mean difference in the corners of BOX of pictures (n, h, w, 3), of 255."""
+    left, top, right, bottom = BOX
+    x = np.r_[left : left + CORNER, right - CORNER : right]
+    y = np.r_[top : top + CORNER, bottom - CORNER : bottom]
+    apart = np.abs(drawn.astype(int) - places)
+    return round(float(apart[:, y][:, :, x].mean()), 1)
 
 
 def _found(lines: torch.Tensor, others: torch.Tensor) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -11,12 +10,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from . import training, unet, vae
-from .cache import Pictures, Text
+from .cache import Pictures, Text, numbered
 from .captions import without_place
 from .fit import Plan, fit
 
 EDGE_WIDTHS = (8, 16, 32, 64, 96)  # one level a halving: 128 px to 8
+BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)  # smooths before edges are looked for
 LOW, HIGH = 0.1, 0.25  # of the steepest gradient: weak and strong edges
+CUT = 0.75  # of a picture's side, at least, that the ControlNet is shown
 FORETOLD = 0.3  # of the ControlNet's time, in which its embedding alone is taught
 
 
@@ -35,24 +36,43 @@ def masks(count: int, side: int, where: torch.device) -> Tensor:
     return torch.where(kind > 0.95, torch.ones_like(mask), mask)[:, None].float()
 
 
+def _beside(x: Tensor, reach: int, axis: int) -> list[Tensor]:
+    """Return x moved by -reach..reach px along an axis (2 or 3), its border going on.
+
+    A CPU is done with sums and maxima of these sooner than with filters of one channel.
+    """
+    border = (0, 0, reach, reach) if axis == 2 else (reach, reach, 0, 0)
+    padded = functional.pad(x, border, "replicate")
+    return [padded.narrow(axis, k, x.shape[axis]) for k in range(2 * reach + 1)]
+
+
+def _along(x: Tensor, taps: tuple[float, ...], axis: int) -> Tensor:
+    """Correlate with an odd number of taps along an axis."""
+    parts = zip(taps, _beside(x, len(taps) // 2, axis), strict=True)
+    return torch.stack([tap * part for tap, part in parts]).sum(0)
+
+
+def _widened(x: Tensor) -> Tensor:
+    """Return the largest of each 3 x 3 px."""
+    tall = torch.stack(_beside(x, 1, 2)).amax(0)
+    return torch.stack(_beside(tall, 1, 3)).amax(0)
+
+
 def edges(x: Tensor) -> Tensor:
     """Find thin edges in pictures (n, 3, h, w) in -1..1: (n, 3, h, w) of 0 and 1, as Canny does."""
-    gray = (x * x.new_tensor((0.299, 0.587, 0.114))[:, None, None]).sum(1, keepdim=True)
-    taps = x.new_tensor((1, 4, 6, 4, 1)) / 16
-    smooth = functional.conv2d(
-        functional.pad(gray, (2, 2, 2, 2), "replicate"), (taps[:, None] * taps)[None, None]
-    )
-    sobel = x.new_tensor(((-1, 0, 1), (-2, 0, 2), (-1, 0, 1)))[None]
-    kernel = torch.stack((sobel, sobel.transpose(1, 2)))
-    g = functional.conv2d(functional.pad(smooth, (1, 1, 1, 1), "replicate"), kernel)
-    size = g.square().sum(1, keepdim=True).sqrt()
+    smooth = (x * x.new_tensor((0.299, 0.587, 0.114))[:, None, None]).sum(1, keepdim=True)
+    for axis in (2, 3):
+        smooth = _along(smooth, BINOMIAL, axis)
+    across = _along(_along(smooth, (1, 2, 1), 2), (-1, 0, 1), 3)
+    down = _along(_along(smooth, (1, 2, 1), 3), (-1, 0, 1), 2)
+    size = (across.square() + down.square()).sqrt()
     around = functional.pad(size, (1, 1, 1, 1))
     h, w = size.shape[-2:]
 
     def neighbour(dy: int, dx: int) -> Tensor:
         return around[..., 1 + dy : 1 + dy + h, 1 + dx : 1 + dx + w]
 
-    bearing = (torch.atan2(g[:, 1:], g[:, :1]) * (4 / torch.pi)).round() % 4
+    bearing = (torch.atan2(down, across) * (4 / torch.pi)).round() % 4
     ridge = torch.zeros_like(size, dtype=torch.bool)
     for turn, (dy, dx) in enumerate(((0, 1), (1, 1), (1, 0), (1, -1))):
         peak = (size >= neighbour(dy, dx)) & (size > neighbour(-dy, -dx))
@@ -60,7 +80,7 @@ def edges(x: Tensor) -> Tensor:
     steepest = size.amax((2, 3), keepdim=True).clamp_min(0.5)
     strong, weak = ridge & (size > HIGH * steepest), ridge & (size > LOW * steepest)
     for _ in range(4):  # weak edges stay where they go on from strong ones
-        strong = weak & (functional.max_pool2d(strong.float(), 3, 1, 1) > 0)
+        strong = weak & (_widened(strong.half()) > 0)
     return strong.float().expand(-1, 3, -1, -1)
 
 
@@ -109,9 +129,40 @@ def foretelling_loss(net: ControlNetModel, lines: Tensor, clean: Tensor) -> Tens
     return functional.mse_loss(told.float(), wanted)
 
 
+def spoken_of(mask: Tensor) -> Tensor:
+    """Choose which masks (n, 1, side, side) take a caption: as often as they hide the middle.
+
+    What is said is what is to be filled in, and things stand in the middle. A prompt that may be
+    of what is seen already is learnt to be overlooked.
+    """
+    quarter = mask.shape[-1] // 4
+    hidden = mask[:, 0, quarter:-quarter, quarter:-quarter].mean((1, 2))
+    return torch.rand(len(mask), device=mask.device) < hidden
+
+
+def turned(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mirror half of the pictures (n, 3, h, w) and cut off a border of each, at random.
+
+    Returns them, and which are mirrored (n,). The base hasn't learnt how a thing stands then: that
+    has to be read from the edges.
+    """
+    draw = torch.rand(len(x), 4, device=x.device)
+    mirrored, part = draw[:, 0] < 0.5, CUT + (1 - CUT) * draw[:, 1]
+    affine = x.new_zeros(len(x), 2, 3)
+    affine[:, 0, 0], affine[:, 1, 1] = torch.where(mirrored, -part, part), part
+    affine[:, :, 2] = (1 - part)[:, None] * (2 * draw[:, 2:] - 1)
+    grid = functional.affine_grid(affine, list(x.shape), align_corners=False)
+    return functional.grid_sample(x, grid, "bilinear", "border", align_corners=False), mirrored
+
+
+def captions_with(work: Path, *words: str) -> Tensor:
+    """Return for each numbered caption (n,) whether it has one of the words."""
+    return torch.tensor([any(w in text.split() for w in words) for text in numbered(work)])
+
+
 def placeless(work: Path) -> Tensor:
     """Return for each numbered caption (n,) that of the same without its place, if there is one."""
-    unique: list[str] = json.loads((work / "cache/unique.json").read_text())
+    unique = numbered(work)
     number = {text: k for k, text in enumerate(unique)}
     return torch.tensor([number.get(without_place(t), k) for k, t in enumerate(unique)])
 
@@ -119,7 +170,7 @@ def placeless(work: Path) -> Tensor:
 def train_inpainting(work: Path, minutes: float, batch: int) -> None:
     """Train WORK/inpainting.pt, which begins as the base.
 
-    What is kept tells the place: half of the captions don't.
+    What is kept tells the place: half of the captions don't. What isn't hidden isn't spoken of.
     """
     where = training.device()
     bare = placeless(work).to(where)
@@ -130,6 +181,7 @@ def train_inpainting(work: Path, minutes: float, batch: int) -> None:
         x, rows = pictures.batch(count)
         rows = torch.where(torch.rand(count, device=where) < 0.5, rows, bare[rows])
         mask = masks(count, x.shape[-1], where)
+        rows = torch.where(spoken_of(mask), rows, 0)
         kept = pictures.encode(x * (mask < 0.5))
         small = functional.interpolate(mask, kept.shape[-2:])
         beside = torch.cat([small, kept], 1)
@@ -146,19 +198,23 @@ def train_canny(work: Path, minutes: float, batch: int) -> None:
 
     At first its embedding alone: it has to foretell from the edges what the first layer makes of
     the picture, to which the ControlNet adds it. Half of the captions are left out, so that edges
-    have to be read (arXiv:2302.05543, section 3.3).
+    have to be read (arXiv:2302.05543, section 3.3), and those that a mirrored picture belies.
     """
     where = training.device()
     base = unet.load(work).to(where)
     pictures, text = Pictures(work, where, 22), Text(work, where)
     alphas = unet.scheduler().alphas_cumprod.to(where)
+    sided = captions_with(work, "left", "right").to(where)
 
     def loss_of(model: nn.Module, count: int, step: int, progress: float) -> Tensor:
         x, rows = pictures.batch(count)
-        lines, clean = edges(x), pictures.encode(x)
+        x, mirrored = turned(x)
+        lines = edges(x).contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU
+        clean = pictures.encode(x)
         if progress < FORETOLD:
             return foretelling_loss(model, lines, clean)
-        words = text(torch.where(torch.rand(count, device=where) < 0.5, 0, rows))
+        silent = (mirrored & sided[rows]) | (torch.rand(count, device=where) < 0.5)
+        words = text(torch.where(silent, 0, rows))
 
         def guided(noisy: Tensor, t: Tensor, hidden: Tensor) -> Tensor:
             down, middle = model(noisy, t, hidden, controlnet_cond=lines, return_dict=False)
