@@ -182,6 +182,7 @@ STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
     "table": _table,
     "start": _start,
     "lcm": lambda args: lcm.train(args.work, args.minutes, batch=32),
+    "edges": lambda args: variants.train_edges(args.work, args.minutes, batch=32),
     "canny": lambda args: variants.train_canny(args.work, args.minutes, batch=32),
     "inpainting": lambda args: variants.train_inpainting(args.work, args.minutes, batch=32),
     "xl": lambda args: xl.train(args.work, args.minutes, batch=32),

@@ -56,7 +56,7 @@ GPU = Scale(
     compiled=True,
     minutes={
         **{"clip": 1, "unet": 6.5, "vae": 2.5, "sizes": 2, "inpainting": 2.2},
-        **{"xl": 3, "canny": 1.6, "lcm": 1.2},
+        **{"xl": 3, "edges": 0.5, "canny": 1.1, "lcm": 1.2},
     },
 )
 # Every stage once, on a CPU, in a few minutes: for rehearsal only.
@@ -91,6 +91,7 @@ def stages(work: Path, npm: Path, scale: Scale) -> dict[str, Callable[[], None]]
         "sizes": lambda: unet.train_sizes(work, minutes["sizes"], 1, batch, scale.sizes),
         "inpainting": lambda: variants.train_inpainting(work, minutes["inpainting"], batch),
         "xl": lambda: xl.train(work, minutes["xl"], batch, scale.sizes),
+        "edges": lambda: variants.train_edges(work, minutes["edges"], batch),
         "canny": lambda: variants.train_canny(work, minutes["canny"], batch),
         "lcm": lambda: lcm.train(work, minutes["lcm"], batch),
     }

@@ -18,7 +18,6 @@ EDGE_WIDTHS = (8, 16, 32, 64, 96)  # one level a halving: 128 px to 8
 BINOMIAL = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)  # smooths before edges are looked for
 LOW, HIGH = 0.1, 0.25  # of the steepest gradient: weak and strong edges
 CUT = 0.75  # of a picture's side, at least, that the ControlNet is shown
-FORETOLD = 0.3  # of the ControlNet's time, in which its embedding alone is taught
 
 
 def masks(count: int, side: int, where: torch.device) -> Tensor:
@@ -120,12 +119,14 @@ def awaken(net: ControlNetModel, lines: Tensor) -> None:
         x = functional.silu(conv(x))
 
 
-def foretelling_loss(net: ControlNetModel, lines: Tensor, clean: Tensor) -> Tensor:
-    """Compare the embedding of edges with what the first layer makes of the clean latents."""
-    with torch.no_grad():
-        wanted = functional.conv2d(clean, net.conv_in.weight, padding=1)
+def foretelling_loss(embedding: nn.Module, first: Tensor, lines: Tensor, clean: Tensor) -> Tensor:
+    """Compare the embedding of edges with what the first layer makes of the clean latents.
+
+    `first` (c, latents, 3, 3) is that layer's weight.
+    """
+    wanted = functional.conv2d(clean, first, padding=1)
     with training.autocast():
-        told: Tensor = net.controlnet_cond_embedding(lines)
+        told: Tensor = embedding(lines)
     return functional.mse_loss(told.float(), wanted)
 
 
@@ -193,26 +194,47 @@ def train_inpainting(work: Path, minutes: float, batch: int) -> None:
     fit(plan, work, model, loss_of)
 
 
-def train_canny(work: Path, minutes: float, batch: int) -> None:
-    """Train WORK/canny.pt beside the finished base UNet, which stays as it is.
+def _shown(pictures: Pictures, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Draw a batch for the ControlNet: edges, clean latents, caption numbers, which are mirrored."""
+    x, rows = pictures.batch(count)
+    x, mirrored = turned(x)
+    lines = edges(x).contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU
+    return lines, pictures.encode(x), rows, mirrored
 
-    At first its embedding alone: it has to foretell from the edges what the first layer makes of
-    the picture, to which the ControlNet adds it. Half of the captions are left out, so that edges
-    have to be read (arXiv:2302.05543, section 3.3), and those that a mirrored picture belies.
+
+def train_edges(work: Path, minutes: float, batch: int) -> None:
+    """Train WORK/edges.pt, the ControlNet's embedding of edges, alone.
+
+    It has to foretell from the edges what the base's first layer makes of the picture, to which
+    the ControlNet adds it.
+    """
+    where = training.device()
+    net = controlnet(unet.load(work)).to(where)
+    pictures = Pictures(work, where, 22)
+    awaken(net, edges(pictures.batch(64)[0]))
+
+    def loss_of(model: nn.Module, count: int, step: int, progress: float) -> Tensor:
+        lines, clean, _, _ = _shown(pictures, count)
+        return foretelling_loss(model, net.conv_in.weight, lines, clean)
+
+    plan = Plan(name="edges", minutes=minutes, batch=batch, peak=1e-3, ema=0.998, muon=True)
+    fit(plan, work, net.controlnet_cond_embedding, loss_of)
+
+
+def train_canny(work: Path, minutes: float, batch: int) -> None:
+    """Train WORK/canny.pt beside the finished base UNet, which stays as it is, from WORK/edges.pt.
+
+    Half of the captions are left out, so that edges have to be read (arXiv:2302.05543, section
+    3.3), and those that a mirrored picture belies.
     """
     where = training.device()
     base = unet.load(work).to(where)
-    pictures, text = Pictures(work, where, 22), Text(work, where)
+    pictures, text = Pictures(work, where, 23), Text(work, where)
     alphas = unet.scheduler().alphas_cumprod.to(where)
     sided = captions_with(work, "left", "right").to(where)
 
     def loss_of(model: nn.Module, count: int, step: int, progress: float) -> Tensor:
-        x, rows = pictures.batch(count)
-        x, mirrored = turned(x)
-        lines = edges(x).contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU
-        clean = pictures.encode(x)
-        if progress < FORETOLD:
-            return foretelling_loss(model, lines, clean)
+        lines, clean, rows, mirrored = _shown(pictures, count)
         silent = (mirrored & sided[rows]) | (torch.rand(count, device=where) < 0.5)
         words = text(torch.where(silent, 0, rows))
 
@@ -230,7 +252,7 @@ def train_canny(work: Path, minutes: float, batch: int) -> None:
         return unet.velocity_loss(guided, clean, words, alphas)
 
     net = controlnet(base).to(where)
-    awaken(net, edges(pictures.batch(64)[0]))
+    net.controlnet_cond_embedding.load_state_dict(training.need(work / "edges.pt")["ema"])
     unet.attend_plainly(base, net)
     plan = Plan(name="canny", minutes=minutes, batch=batch, peak=1e-3, ema=0.998, muon=True)
     fit(plan, work, net, loss_of)

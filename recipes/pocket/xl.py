@@ -51,10 +51,10 @@ def second_encoder(work: Path) -> CLIPTextModelWithProjection:
     model = CLIPTextModelWithProjection(config)
     model.text_model.load_state_dict(whole.text_model.state_dict(), strict=False)
     model.text_projection.load_state_dict(whole.text_projection.state_dict())
-    last = model.text_model.encoder.layers[-1]
-    for linear in (last.self_attn.out_proj, last.mlp.fc2):
-        nn.init.zeros_(linear.weight)
-        nn.init.zeros_(linear.bias)
+    for part in model.text_model.encoder.layers[-1].modules():
+        if isinstance(part, nn.Linear):
+            nn.init.zeros_(part.weight)
+            nn.init.zeros_(part.bias)
     return model.eval().requires_grad_(False)
 
 

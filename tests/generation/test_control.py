@@ -7,7 +7,7 @@ import diffusers
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
 from tests.generation.nets import save_controlnet
 from tests.training.helpers import noise_picture
@@ -29,7 +29,8 @@ def picture(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def drawn(model: Model, *control: dict[str, object], **values: object) -> np.ndarray:
-    request = GenerateRequest(prompt="a dog", steps=STEPS, seed=2, control=control, **values)
+    fields: dict[str, object] = {"prompt": "a dog", "steps": STEPS, "seed": 2} | values
+    request = GenerateRequest(control=control, **fields)
     [image] = [e for e in draw(model, request) if isinstance(e, GeneratedImage)]
     return np.asarray(image.image, dtype=int)
 
@@ -69,6 +70,29 @@ def test_controlnets_equal_the_pipeline(
     )
     assert np.abs(ours - np.asarray(expected, dtype=int)).max() <= 1
     assert np.abs(ours - drawn(model)).max() > 1
+
+
+def test_what_is_embedded_follows_edges(tmp_path: Path) -> None:
+    """Those of another thing, mirrored and moved, so that chance has no part in it."""
+    pocket = load("pocket", device="cpu")
+    thing = drawn(pocket, prompt="a photo of a car")[:, ::-1]
+    path = tmp_path / "thing.png"
+    Image.fromarray(np.roll(thing, (9, -8), (0, 1)).astype(np.uint8)).save(path)
+    wanted = outlines(Image.open(path))
+
+    def followed(*control: dict[str, object]) -> float:
+        """The share of the lines wanted that a bus has within two pixels of its own."""
+        bus = drawn(pocket, *control, prompt="a photo of a bus").astype(np.uint8)
+        found = outlines(Image.fromarray(bus), ImageFilter.MaxFilter(5))
+        return float(found[wanted].mean())
+
+    led = followed({"model": "pocket-canny", "image": str(path), "preprocessor": "canny"})
+    assert led > followed() + 0.2
+
+
+def outlines(picture: Image.Image, widened: ImageFilter.Filter | None = None) -> np.ndarray:
+    lines = preprocess(picture, "canny").convert("L")
+    return np.asarray(lines.filter(widened) if widened else lines) > 0
 
 
 def test_modes_weigh_the_prompt_or_the_picture(

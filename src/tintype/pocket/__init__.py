@@ -1,7 +1,7 @@
 """The embedded base model: a small Stable Diffusion that comes with the package.
 
 `weights_dir()` is a diffusers folder, `clip_dir()` a transformers folder (see MODEL_CARD.md);
-`models()` are those that have a name of their own.
+`models()` are those that have a name of their own, `controls()` what leads the drawing of `pocket`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,11 @@ def models() -> dict[str, Path]:
         "pocket-inpainting": _HERE / "inpainting",
         "pocket-xl": _HERE / "xl",
     }
+
+
+def controls() -> dict[str, Path]:
+    """Return the folders of the embedded ControlNets by name."""
+    return {"pocket-canny": _HERE / "canny"}
 
 
 def clip_dir() -> Path:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from tintype import pocket
 from tintype.errors import ModelError, nearest
 from tintype.models.control.names import NAMES
 from tintype.models.hub.download import OnEvent
@@ -40,15 +41,19 @@ def find_control(
     Raises ModelError for a name that means nothing here or on the hub, WeightsError for a pickle
     on the hub that isn't allowed.
     """
+    embedded = pocket.controls().get(name)
+    if embedded is not None:
+        return embedded
     path = Path(name).expanduser()
     if path.exists():
         return path
     repo, file = _repository(NAMES.get(name, name))
     if repo is None:
-        near = nearest(name, NAMES)
+        short = (*pocket.controls(), *NAMES)
+        near = nearest(name, short)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
         raise ModelError(
-            f"there is no such file or folder.{hint} Choices: {', '.join((*CHOICES, *NAMES))}.",
+            f"there is no such file or folder.{hint} Choices: {', '.join((*CHOICES, *short))}.",
             field=FIELD,
             value=name,
         )
