@@ -26,7 +26,7 @@ CARD = {
             "dreambooth": {
                 "steps": 175,
                 "batch_size": 4,
-                "learning_rate": 1e-3,
+                "learning_rate": 8e-4,
                 "optimizer": {"name": "muon", "arguments": {"ns_steps": 2}, **LINEAR["optimizer"]},
                 "prior": {
                     "pictures": 32,

@@ -195,7 +195,7 @@ def train_inpainting(work: Path, minutes: float, batch: int) -> None:
 
 
 def _shown(pictures: Pictures, count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Draw a batch for the ControlNet: edges, clean latents, caption numbers, which are mirrored."""
+    """Draw a batch for the ControlNet: edges, clean latents, caption numbers, the mirrored."""
     x, rows = pictures.batch(count)
     x, mirrored = turned(x)
     lines = edges(x).contiguous(memory_format=torch.channels_last)  # twice as fast on a CPU
