@@ -55,7 +55,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     parser.add_argument("--pictures", type=int, default=110_000, help="composed pictures to cache")
     parser.add_argument("--other", type=int, default=4_000, help="pictures of each other size")
-    parser.add_argument("--pairs", type=float, default=compose.PAIRS, help="share of two things")
+    usual = compose.USUAL
+    parser.add_argument("--pairs", type=float, default=usual.pairs, help="share of two things")
+    parser.add_argument("--tints", type=float, default=usual.tints, help="share in other colours")
     parser.add_argument("--every", type=int, default=3, help="sizes: batches until another size")
     parser.add_argument("--keep", type=int, default=16_000, help="pictures kept for the variants")
     parser.add_argument("--minutes", type=float, default=9, help="plan, variants: of this call")
@@ -84,7 +86,8 @@ def _clip(args: argparse.Namespace) -> None:
 
 
 def _cache(args: argparse.Namespace) -> None:
-    made = partial(cache.make, args.work, args.npm, workers=args.workers, pairs=args.pairs)
+    shares = compose.Shares(pairs=args.pairs, tints=args.tints)
+    made = partial(cache.make, args.work, args.npm, workers=args.workers, shares=shares)
     made(cache.SQUARE, args.pictures, keep=args.keep)
     for size in cache.SIZES if args.other else ():
         made(size, args.other)

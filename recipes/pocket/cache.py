@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from . import clip, linear, tokenizer, training, vae
-from .compose import PAIRS, Chooser, caption, render
+from .compose import USUAL, Chooser, Shares, caption, render
 from .concepts import TIERS
 from .data import load_art
 
@@ -32,7 +32,7 @@ def _name(size: Size) -> str:
 
 @torch.no_grad()
 def _compose(
-    rank: int, work: str, npm: str, size: Size, count: int, keep: int, seed: int, pairs: float
+    rank: int, work: str, npm: str, size: Size, count: int, keep: int, seed: int, shares: Shares
 ) -> None:
     """Write one worker's part: latents, captions, and the first `keep` pictures."""
     torch.set_num_threads(1)
@@ -42,7 +42,7 @@ def _compose(
     model = vae.load(folder)
     latents, captions, pixels = [], [], []
     for first in range(0, count, 32):
-        specs = [choose(rng, pairs) for _ in range(min(32, count - first))]
+        specs = [choose(rng, shares) for _ in range(min(32, count - first))]
         pictures = np.stack([render(s, art, rng, size=size) for s in specs])
         latents.append(linear.encode(model, vae.to_tensor(pictures)).half().numpy())
         captions += [[caption(s, rng) for _ in range(CAPTIONS)] for s in specs]
@@ -64,18 +64,15 @@ def make(
     workers: int,
     keep: int = 0,
     seed: int = 100,
-    pairs: float = PAIRS,
+    shares: Shares = USUAL,
 ) -> None:
-    """Compose `count` pictures of a size into WORK/cache/WxH; `keep` of them keep their pixels.
-
-    `pairs` is the share of those that show two things.
-    """
+    """Compose `count` pictures of a size into WORK/cache/WxH; `keep` of them keep their pixels."""
     target = work / "cache" / _name(size)
     if (target / "captions.json").exists():
         return
     target.mkdir(parents=True, exist_ok=True)
     share, kept = -(-count // workers), -(-keep // workers)
-    args = (str(work), str(npm), size, share, kept, seed, pairs)
+    args = (str(work), str(npm), size, share, kept, seed, shares)
     torch.multiprocessing.spawn(_compose, args, nprocs=workers)
     parts = [work / "cache" / f"part-{rank}" for rank in range(workers)]
     if keep:  # pixels are numbered by the rows of the latents, so every worker's come first

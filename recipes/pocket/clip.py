@@ -14,7 +14,7 @@ from torch.nn import functional
 from transformers import CLIPConfig, CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from . import scenes, tokenizer, training
-from .compose import Chooser, Spec, caption, render
+from .compose import Chooser, Shares, Spec, caption, render
 from .concepts import ALL_TIERS, COLORS, SCENES
 from .data import Art, load_art, load_photos
 from .fit import Plan, fit
@@ -56,7 +56,7 @@ class Views:
 
     def _spec(self, index: list[Art]) -> Spec:
         if self.rng.random() < 0.75:
-            return self.choose(self.rng, pairs=0.15, tints=0.2)
+            return self.choose(self.rng, Shares(pairs=0.15, tints=0.2))
         row = int(self.rng.integers(len(index)))
         noun = index[row].concept or index[row].label
         places = [*COLORS, *SCENES, "", "", "", ""]

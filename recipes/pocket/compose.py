@@ -12,7 +12,7 @@ from .captions import RELATIONS, WEARERS, article, caption
 from .concepts import COLORS, DRAWN, SCENES, STYLES, TIERS
 from .data import SIZE, Art
 
-__all__ = ["Chooser", "Spec", "anything", "article", "caption", "render"]
+__all__ = ["Chooser", "Shares", "Spec", "anything", "article", "caption", "render"]
 
 # Of a thing, in px. Half of the things stand at the very same place and size, so that a small model
 # can learn their strokes; the others anywhere near, so that it can draw what is elsewhere, as a
@@ -22,7 +22,6 @@ SIDES = {"": 96, "small": 57, "big": 122}
 DRESSED = 86
 # Two things at once, and things of another colour, are of this tier: there are too many otherwise.
 CHANGED = "first"
-PAIRS = 0.4  # share of pictures that show two things
 # what is worn -> the concept whose art shows it; a santa hat and a scarf are painted
 ACCESSORIES = {
     "hat": "top hat",
@@ -39,6 +38,17 @@ PLACES = {
     "right": ((95, 66, 60), (33, 66, 60)),
     "top": ((64, 35, 58), (64, 92, 62)),
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shares:
+    """How many of the pictures show two things, and how many one of another colour, 0..1."""
+
+    pairs: float = 0.4
+    tints: float = 0.1
+
+
+USUAL = Shares()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,9 +166,10 @@ class Chooser:
             return ""
         return str(rng.choice(list(COLORS) if kind < 0.7 else list(SCENES)))
 
-    def __call__(self, rng: np.random.Generator, pairs: float = PAIRS, tints: float = 0.1) -> Spec:
+    def __call__(self, rng: np.random.Generator, shares: Shares = USUAL) -> Spec:
         """Return a random spec: mostly one thing, now and then two, or one that is changed."""
         draw, place = rng.random(), self._place(rng)
+        pairs, tints = shares.pairs, shares.tints
         if draw < pairs:
             return self._pair(rng, place)
         if draw < pairs + 0.08:

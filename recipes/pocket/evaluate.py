@@ -86,8 +86,8 @@ def backgrounds(pipe: StableDiffusionPipeline) -> Report:
     return {"right": _share(right), "of": len(right), "wrong": wrong}
 
 
-def things_colors(pipe: StableDiffusionPipeline) -> Report:
-    """Ask for things in a colour; name the colour of what differs from the background."""
+def things_colors(pipe: StableDiffusionPipeline, judge: classifier.Judge) -> Report:
+    """Ask for things in a colour; name the colour of what differs from the background, and rank."""
     things = ("cat", "dog", "car", "apple", "robot", "frog")
     colors = ("red", "green", "blue", "purple", "pink", "yellow")
     asked = [(t, c) for t in things for c in colors]
@@ -99,7 +99,9 @@ def things_colors(pipe: StableDiffusionPipeline) -> Report:
         inside &= tones[..., 0] > 25  # outlines and eyes keep their colour
         votes = picture[inside] if inside.any() else picture.reshape(-1, 3)
         right.append(nearest_color(votes) == color)
-    return {"right": _share(right), "of": len(right)}
+    ranks = judge.ranks(pictures, [t for t, _ in asked])
+    top5 = _share((ranks < CUTOFF).tolist())
+    return {"right": _share(right), "of": len(right), "top5": top5}
 
 
 def _halves(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -181,7 +183,7 @@ def measure(work: Path, npm: Path, target: Path, photos: Path | None, only: str 
         "classifier on held-out art": lambda: json.loads((work / classifier.OWN).read_text()),
         "recognition": lambda: recognition(pipe, judge, by_lot(names)),
         "backgrounds": lambda: backgrounds(pipe),
-        "colours of things": lambda: things_colors(pipe),
+        "colours of things": lambda: things_colors(pipe, judge),
         "composition": lambda: composition(pipe, judge, [n for n in names if n in paired]),
         "seconds a picture": lambda: speed(pipe),
         "megabytes": lambda: sizes(target),
