@@ -50,6 +50,18 @@ def test_grown_networks_do_what_they_did() -> None:
     assert grown[:, 8:].abs().max() == 0
 
 
+def test_an_average_takes_its_share_of_each(tmp_path: Path) -> None:
+    for name, value in (("before", 1.0), ("after", 5.0)):
+        (tmp_path / name).mkdir()
+        state = {"weight": torch.full((2, 3), value)}
+        training.save(tmp_path / name / "sizes.pt", model=state, ema=state, samples=7)
+    unet.average(tmp_path / "after", tmp_path / "before", 0.25)
+    found = training.need(tmp_path / "after/sizes.pt")
+    assert found["samples"] == 7
+    for kept in ("model", "ema"):
+        torch.testing.assert_close(found[kept]["weight"], torch.full((2, 3), 4.0))
+
+
 def test_a_teachers_step_follows_the_noise() -> None:
     math = lcm.Consistency(torch.device("cpu"))
     x, noise = torch.randn(4, 3, 8, 8), torch.randn(4, 3, 8, 8)

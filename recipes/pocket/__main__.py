@@ -58,6 +58,8 @@ def _arguments() -> argparse.Namespace:
     usual = compose.USUAL
     parser.add_argument("--pairs", type=float, default=usual.pairs, help="share of two things")
     parser.add_argument("--tints", type=float, default=usual.tints, help="share in other colours")
+    parser.add_argument("--before", type=Path, help="average: the other work folder")
+    parser.add_argument("--share", type=float, default=0.25, help="average: of the other's weights")
     parser.add_argument("--every", type=int, default=3, help="sizes: batches until another size")
     parser.add_argument("--keep", type=int, default=16_000, help="pictures kept for the variants")
     parser.add_argument("--minutes", type=float, default=9, help="plan, variants: of this call")
@@ -100,6 +102,12 @@ def _unet(args: argparse.Namespace) -> None:
 
 def _sizes(args: argparse.Namespace) -> None:
     unet.train_sizes(args.work, args.minutes, args.workers, batch=32, every=args.every)
+
+
+def _average(args: argparse.Namespace) -> None:
+    if args.before is None:
+        raise SystemExit("average: --before is missing, the other work folder")
+    unet.average(args.work, args.before, args.share)
 
 
 def _classifier(args: argparse.Namespace) -> None:
@@ -176,6 +184,7 @@ STAGES: dict[str, Callable[[argparse.Namespace], None]] = {
     "cache": _cache,
     "unet": _unet,
     "sizes": _sizes,
+    "average": _average,
     "classifier": _classifier,
     "export": lambda args: export.export(args.work, args.target),
     "measure": _measure,

@@ -12,10 +12,12 @@ from diffusers import LCMScheduler, StableDiffusionPipeline
 
 from . import classifier, draw, lab, training, vae
 from .captions import RELATIONS, article
-from .compose import CHANGED
+from .compose import CHANGED, Spec, render
 from .concepts import COLORS, DRAWN
+from .data import load_art
 
 CUTOFF = 5
+GRAYS = ("white", "gray", "black")  # colours that many things have anyhow
 Report = dict[str, object]
 
 
@@ -50,6 +52,10 @@ def _share(right: list[bool]) -> float:
     return round(float(np.mean(right)), 3)
 
 
+def _rates(ranks: list[int]) -> Report:
+    return {f"top{k}": _share([r < k for r in ranks]) for k in (1, CUTOFF)}
+
+
 def recognition(
     pipe: StableDiffusionPipeline,
     judge: classifier.Judge,
@@ -62,8 +68,7 @@ def recognition(
     pictures = draw.draw(pipe, prompts, seed=100, steps=steps, guidance=guidance)
     ranks = judge.ranks(pictures, names).tolist()
     missed = [n for n, r in zip(names, ranks, strict=True) if r >= CUTOFF]
-    rate = {k: _share([r < k for r in ranks]) for k in (1, CUTOFF)}
-    return {"concepts": len(names), "top1": rate[1], "top5": rate[CUTOFF], "missed": missed}
+    return {"concepts": len(names), **_rates(ranks), "missed": missed}
 
 
 def four_steps(target: Path, judge: classifier.Judge, names: list[str]) -> Report:
@@ -86,8 +91,8 @@ def backgrounds(pipe: StableDiffusionPipeline) -> Report:
     return {"right": _share(right), "of": len(right), "wrong": wrong}
 
 
-def things_colors(pipe: StableDiffusionPipeline, judge: classifier.Judge) -> Report:
-    """Ask for things in a colour; name the colour of what differs from the background, and rank."""
+def things_colors(pipe: StableDiffusionPipeline) -> Report:
+    """Ask for things in a colour; name the colour of what differs from the background."""
     things = ("cat", "dog", "car", "apple", "robot", "frog")
     colors = ("red", "green", "blue", "purple", "pink", "yellow")
     asked = [(t, c) for t in things for c in colors]
@@ -99,9 +104,23 @@ def things_colors(pipe: StableDiffusionPipeline, judge: classifier.Judge) -> Rep
         inside &= tones[..., 0] > 25  # outlines and eyes keep their colour
         votes = picture[inside] if inside.any() else picture.reshape(-1, 3)
         right.append(nearest_color(votes) == color)
-    ranks = judge.ranks(pictures, [t for t, _ in asked])
-    top5 = _share((ranks < CUTOFF).tolist())
-    return {"right": _share(right), "of": len(right), "top5": top5}
+    return {"right": _share(right), "of": len(right)}
+
+
+def recoloured(
+    pipe: StableDiffusionPipeline, judge: classifier.Judge, names: list[str], work: Path, npm: Path
+) -> Report:
+    """Ask for each thing in two colours by lot and rank it; rank art in these colours too."""
+    random, tints = np.random.default_rng(5), [c for c in COLORS if c not in GRAYS]
+    asked = [(n, str(random.choice(tints))) for n in names for _ in range(2)]
+    pictures = draw.draw(pipe, [f"{article(c)} {n}" for n, c in asked], seed=900)
+    drawn = judge.ranks(pictures, [n for n, _ in asked])
+    art, index = load_art(npm, work)
+    rows = {a.concept: k for k, a in enumerate(index) if a.style == "3d"}
+    shown = [(n, c) for n, c in asked if n in rows]
+    specs = [Spec(art=(rows[n],), nouns=(n,), style="3d", tint=c) for n, c in shown]
+    real = judge.ranks(np.stack([render(s, art, random) for s in specs]), [n for n, _ in shown])
+    return {"of": len(asked), **_rates(drawn.tolist()), "art": _rates(real.tolist())}
 
 
 def _halves(pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -176,15 +195,17 @@ def sizes(target: Path) -> dict[str, float]:
 def measure(work: Path, npm: Path, target: Path, photos: Path | None, only: str = "") -> Report:
     """Measure what `only` names (default: everything) and add it to WORK/report.json."""
     pipe, judge = draw.load(target / "weights"), classifier.Judge(work)
-    names, paired = known(judge, target), {c.name for c in DRAWN if c.tier == CHANGED}
+    names, first = known(judge, target), {c.name for c in DRAWN if c.tier == CHANGED}
+    changed = [n for n in names if n in first]
     lcm = {"lcm": lambda: four_steps(target, judge, by_lot(names))}
     parts: dict[str, Callable[[], object]] = {
         "autoencoder": lambda: autoencoder(pipe, work, npm, photos),
         "classifier on held-out art": lambda: json.loads((work / classifier.OWN).read_text()),
         "recognition": lambda: recognition(pipe, judge, by_lot(names)),
         "backgrounds": lambda: backgrounds(pipe),
-        "colours of things": lambda: things_colors(pipe, judge),
-        "composition": lambda: composition(pipe, judge, [n for n in names if n in paired]),
+        "colours of things": lambda: things_colors(pipe),
+        "composition": lambda: composition(pipe, judge, changed),
+        "recoloured": lambda: recoloured(pipe, judge, changed, work, npm),
         "seconds a picture": lambda: speed(pipe),
         "megabytes": lambda: sizes(target),
         **(lcm if (target / "lcm").is_dir() else {}),

@@ -129,6 +129,17 @@ def train_sizes(
     training.launch(_train, workers, 29613, work, plan, (SQUARE, *sizes), every)
 
 
+def average(work: Path, before: Path, share: float) -> None:
+    """Take a share (0..1) of another work folder's UNet into WORK/sizes.pt.
+
+    A training that goes on with other pictures loses some of what it had; the average of before
+    and after has most of both (arXiv:2109.01903).
+    """
+    after, ahead = (training.need(folder / "sizes.pt") for folder in (work, before))
+    mean = {name: torch.lerp(w, ahead["ema"][name], share) for name, w in after["ema"].items()}
+    training.save(work / "sizes.pt", **(after | {"model": mean, "ema": mean}))
+
+
 def load(work: Path) -> UNet2DConditionModel:
     """Return the newest trained UNet (the moving average): that of all sizes, if it is there."""
     state = training.load(work / "sizes.pt") or training.need(work / "unet.pt")
