@@ -25,6 +25,9 @@ from recipes.pocket import (
 )
 from recipes.pocket import fit as fitting
 
+from tintype.demo import PROTOCOL
+from tintype.models.clip import SubjectMetrics
+
 
 def test_one_turn_in_some_is_of_another_size(tmp_path: Path) -> None:
     sizes = ((128, 128), (96, 96), (96, 144))
@@ -248,10 +251,29 @@ def test_a_character_counts_when_likeness_class_and_time_are_kept(tmp_path: Path
     seconds = {"training": 50.0, "drawing after": 30.0}
     path = tmp_path / "metrics.json"
     path.write_text(json.dumps({"figures": figures, "seconds": seconds}))
-    assert dreambooth.figures(path) == {"way": 0.917, "drift": 0.05, "seconds": 50.0, "met": True}
+    assert dreambooth.figures(path, itself=0.74) == {
+        "way": 0.917,
+        "itself": 0.9,
+        "drift": 0.05,
+        "seconds": 50.0,
+        "met": True,
+    }
     figures["class_preservation"] = 0.85
     path.write_text(json.dumps({"figures": figures, "seconds": seconds}))
-    assert not dreambooth.figures(path)["met"]
+    assert not dreambooth.figures(path, itself=0.74)["met"]
+
+
+def test_the_character_itself_is_set_into_the_scenes_that_are_measured(tmp_path: Path) -> None:
+    prompts = PROTOCOL["prompts"]
+    assert all(s in p for s, p in zip(dreambooth.SCENES, prompts, strict=True))
+    art = np.full((128, 128, 4), (250, 120, 20, 255), np.uint8)
+    art[30:60, 30:60] = (20, 20, 20, 255)
+    drawn = dreambooth.poses(art, dreambooth.SCENES * len(dreambooth.TILTS))
+    assert len({picture.tobytes() for picture in drawn}) == 30
+    dreambooth.pictures(art, tmp_path)
+    clip, other = SubjectMetrics.load(), art[..., [2, 0, 1, 3]]
+    itself, another = (dreambooth.ceiling(clip, x, tmp_path) for x in (art, other))
+    assert another < itself < 1
 
 
 def test_the_autoencoder_grows_without_changing_its_channels() -> None:
