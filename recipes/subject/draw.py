@@ -198,25 +198,11 @@ def scarf(pen: Pen, place: Place, *, tail: int) -> None:
     pen.clipped(outline, stripes)
 
 
-def striped(pen: Pen, points: list[Point], width: float, tip: str = ORANGE) -> None:
-    """A tail along `points`: bands of orange and cream."""
-    bands = 7
-    pen.line(points, width, ORANGE)
-    per_band = len(points) // bands
-    for band in range(1, bands, 2):
-        part = points[band * per_band : (band + 1) * per_band + 1]
-        pen.line(part[2:-2], width, CREAM)
-    pen.line(points[-3:], width, tip)
-
-
-def sitting_body(pen: Pen, place: Place) -> None:
-    """A sitting body with two front paws; its top is at y = 0."""
+def chest(pen: Pen, place: Place) -> None:
+    """Shoulders and a light chest; their top is at y = 0."""
     pen.place = place
-    pen.shape(oval(0, 48, 46, 52, power=2.3), MINT)
-    pen.shape(oval(0, 50, 27, 40), MINT_LIGHT)
-    for side in (-1, 1):
-        pen.shape(oval(side * 38, 84, 21, 15), MINT_SHADE)
-        pen.shape(oval(side * 15, 91, 16, 10), CREAM)
+    pen.shape(oval(0, 60, 46, 64, power=2.3), MINT)
+    pen.shape(oval(0, 64, 27, 44), MINT_LIGHT)
 
 
 def portrait() -> Image.Image:
@@ -229,31 +215,23 @@ def portrait() -> Image.Image:
     return pen.done()
 
 
-def sitting() -> Image.Image:
-    """All of Pim on a wooden floor before a pale wall, facing right."""
+def indoors() -> Image.Image:
+    """On a wooden floor before a pale wall, facing right."""
     pen = Pen("#cfe0f2")
-    pen.place = Place(0, 0)
     pen.shape([(0, 196), (256, 196), (256, 256), (0, 256)], "#b9773f")
     pen.shape([(0, 196), (256, 196), (256, 203), (0, 203)], "#8f5728")
-    body = Place(122, 164, 0.84)
-    pen.place = body
-    striped(pen, curve((28, 80), (122, 96), (116, 14), (88, -8)), 24)
-    sitting_body(pen, body)
-    scarf(pen, Place(122, 170, 0.95), tail=1)
-    head(pen, Place(122, 104, 1.34, 3), face=(9, 1))
+    chest(pen, Place(128, 190, 1.2))
+    scarf(pen, Place(128, 196, 1.25), tail=1)
+    head(pen, Place(128, 120, 1.42, 3), face=(5, 1))
     return pen.done()
 
 
-def waving() -> Image.Image:
-    """Half of Pim on coral pink, facing left, with a paw up."""
+def laughing() -> Image.Image:
+    """Laughing, on coral pink, facing left."""
     pen = Pen("#ff9fb6")
-    pen.place = Place(140, 176, 1.25)
-    pen.shape(oval(0, 60, 46, 64, power=2.3), MINT)
-    pen.line(curve((-30, 44), (-62, 42), (-74, 20), (-76, -6)), 24, MINT)
-    pen.shape(oval(-1, 64, 27, 44), MINT_LIGHT)
-    pen.shape(oval(-77, -12, 16, 15), CREAM)
-    scarf(pen, Place(140, 182, 1.25), tail=1)
-    head(pen, Place(146, 116, 1.32, 5), face=(-11, 0), open_mouth=True)
+    chest(pen, Place(132, 190, 1.25))
+    scarf(pen, Place(132, 198, 1.3), tail=1)
+    head(pen, Place(134, 126, 1.44, 5), face=(-6, 0), open_mouth=True)
     return pen.done()
 
 
@@ -268,25 +246,21 @@ def tilted() -> Image.Image:
 
 
 def meadow() -> Image.Image:
-    """All of Pim, small, on a green hill under a blue sky."""
+    """On a green hill under a blue sky."""
     pen = Pen("#8fd0ff")
-    pen.place = Place(0, 0)
-    pen.shape(oval(42, 44, 30, 14), WHITE)
-    pen.shape(oval(60, 36, 22, 17), WHITE)
+    pen.shape(oval(42, 34, 30, 14), WHITE)
+    pen.shape(oval(60, 26, 22, 17), WHITE)
     pen.shape(oval(110, 306, 260, 112), "#57b947")
-    body = Place(148, 166, 0.72)
-    pen.place = body
-    striped(pen, curve((-28, 80), (-122, 96), (-116, 14), (-92, -10)), 24)
-    sitting_body(pen, body)
-    scarf(pen, Place(148, 171, 0.84), tail=-1)
-    head(pen, Place(147, 116, 1.16, -4), face=(-6, 2), open_mouth=True)
+    chest(pen, Place(128, 190, 1.15))
+    scarf(pen, Place(126, 194, 1.2), tail=-1)
+    head(pen, Place(126, 124, 1.38, -4), face=(-3, 2), open_mouth=True)
     return pen.done()
 
 
 PICTURES: dict[str, Callable[[], Image.Image]] = {
     "pim-1-portrait.png": portrait,
-    "pim-2-sitting.png": sitting,
-    "pim-3-waving.png": waving,
+    "pim-2-indoors.png": indoors,
+    "pim-3-laughing.png": laughing,
     "pim-4-tilted.png": tilted,
     "pim-5-meadow.png": meadow,
 }
