@@ -59,29 +59,44 @@ def convolve(
     stride: tuple[int, int] = (1, 1),
 ) -> Layer:
     """The convolution by `weight` [out, in, height, width]."""
-    packed = _packed(weight, padding, stride)
-    if packed is None:
-        weight = weight.contiguous(memory_format=torch.channels_last)
-        return lambda x: functional.conv2d(x, weight, bias, stride=stride, padding=padding)
-    run = torch.ops.mkldnn._convolution_pointwise
-    return lambda x: run(x, packed, bias, padding, stride, (1, 1), 1, "none", [], "")
+    if _packs(weight):
+        return PackedConvolution(weight.detach(), bias, padding, stride)
+    weight = weight.contiguous(memory_format=torch.channels_last)
+    return lambda x: functional.conv2d(x, weight, bias, stride=stride, padding=padding)
 
 
-def _packed(weight: Tensor, padding: tuple[int, int], stride: tuple[int, int]) -> Tensor | None:
-    """Packed weights, which otherwise every call makes anew; None where that can't be had."""
-    if not _packs(weight):
-        return None
-    try:
-        pack = torch.ops.mkldnn._reorder_convolution_weight
-        packed: Tensor = pack(weight.detach(), padding, stride, (1, 1), 1, None)
-    except (AttributeError, RuntimeError):
-        return None
-    return packed
+class PackedConvolution:
+    """A convolution whose weights are packed once, where every call would do it anew.
+
+    oneDNN wants them otherwise for each size of picture and on each kind of CPU, so they are
+    packed when the first picture of a size comes: packed for no size, they suit some CPUs alone,
+    and others take up to sixty times as long.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor | None,
+        padding: tuple[int, int],
+        stride: tuple[int, int],
+    ) -> None:
+        self.weight, self.bias, self.padding, self.stride = weight, bias, padding, stride
+        self.packed: dict[torch.Size, Tensor] = {}
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if x.shape not in self.packed:
+            self.packed[x.shape] = torch.ops.mkldnn._reorder_convolution_weight(
+                self.weight, self.padding, self.stride, (1, 1), 1, x.shape
+            )
+        return torch.ops.mkldnn._convolution_pointwise(
+            x, self.packed[x.shape], self.bias, self.padding, self.stride, (1, 1), 1, "none", [], ""
+        )
 
 
 def _packs(weight: Tensor) -> bool:
+    """Whether it can be packed: oneDNN's own operators are there, which torch builds for CPUs."""
     fits = weight.device.type == "cpu" and weight.dtype == torch.float32
-    return fits and torch.backends.mkldnn.is_available()
+    return fits and hasattr(torch.ops.mkldnn, "_reorder_convolution_weight")
 
 
 def upsampling(module: Any) -> Layer:
@@ -291,16 +306,11 @@ def gated_feed_forward(module: Any) -> Layer:
 
 def product(weight: Tensor, bias: Tensor, *, gelu: bool = False) -> Layer:
     """x W^T + b, and gelu of it; packed for oneDNN like the convolutions."""
-    packed = None
-    if _packs(weight):
-        try:
-            packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), None)
-        except (AttributeError, RuntimeError):
-            packed = None
-    if packed is None:
+    if not _packs(weight):
         if gelu:
             return lambda x: functional.gelu(functional.linear(x, weight, bias))
         return lambda x: functional.linear(x, weight, bias)
+    packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous(), None)
     run, bias = torch.ops.mkldnn._linear_pointwise, bias.contiguous()
     name, algorithm = ("gelu", "none") if gelu else ("none", "")
     return lambda x: run(x, packed, bias, name, [], algorithm)

@@ -43,16 +43,20 @@ def state_size(trained: Trained, config: TrainConfig) -> int:
     return round((ratio + averaged) * wide)
 
 
-def update_work(trained: Trained, config: TrainConfig) -> Work:
-    """What a step of the optimiser does: reads and writes its state and the weights, and gradients
-    for their norm and for the step; or, of one that multiplies matrices, all of its operators."""
+def update_work(trained: Trained, config: TrainConfig, device: torch.device) -> Work:
+    """What a step of the optimiser does on that device: reads and writes its state and the weights,
+    and gradients for their norm and for the step; or, of one that multiplies matrices, all of its
+    operators."""
     if not optimizer_spec(config.optimizer.name).multiplies:
         gradients = size_of(trained.parameters.values())
         moved = 2 * state_size(trained, config) + 4 * gradients
         return Work(convolutions=0, products=0, moved=moved)
     with FakeTensorMode():
         groups = [
-            replace(group, parameters={n: _with_gradient(p) for n, p in group.parameters.items()})
+            replace(
+                group,
+                parameters={n: _with_gradient(p, device) for n, p in group.parameters.items()},
+            )
             for group in trained.groups
         ]
         optimizer = make_optimizer(groups, config)
@@ -61,7 +65,8 @@ def update_work(trained: Trained, config: TrainConfig) -> Work:
     return ledger.work
 
 
-def _with_gradient(like: torch.nn.Parameter) -> torch.nn.Parameter:
-    parameter = torch.nn.Parameter(torch.empty(like.shape, dtype=like.dtype))
+def _with_gradient(like: torch.nn.Parameter, device: torch.device) -> torch.nn.Parameter:
+    empty = torch.empty(like.shape, dtype=like.dtype, device=device)
+    parameter = torch.nn.Parameter(empty)
     parameter.grad = torch.empty_like(parameter)
     return parameter

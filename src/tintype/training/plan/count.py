@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -201,7 +202,7 @@ def count_run(model: Model, config: TrainConfig, *, cpu: bool) -> Counted:
         kept=kept_size(trained, config),
         parameters=parameters,
         step=work,
-        update=update_work(trained, config),
+        update=update_work(trained, config, torch.device("cpu" if cpu else "meta")),
         denoising=denoised,
         decoding=decoded,
         encoded=encoded,
