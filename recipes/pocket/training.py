@@ -22,8 +22,9 @@ def device() -> torch.device:
 
 
 def autocast() -> torch.autocast:
-    """Compute in bfloat16 where it pays: on a GPU and on CPUs that have its instructions."""
-    return torch.autocast(device().type, torch.bfloat16)
+    """Compute in bfloat16 where it pays: on a GPU and on CPUs that compute in it themselves."""
+    pays = device().type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.autocast(device().type, torch.bfloat16, enabled=pays)
 
 
 def _worker(rank: int, world: int, port: int, main: Callable[..., None], args: tuple) -> None:

@@ -10,11 +10,12 @@ from PIL import Image, ImageChops
 from tests.tiny import save_clip
 from tintype.errors import RunError
 from tintype.evaluate.protocol import Drawings, Protocol, draw_all
-from tintype.evaluate.report import evaluate_run, load_evaluation
+from tintype.evaluate.report import evaluate_run, load_evaluation, plan_for
 from tintype.models.load import load
 from tintype.models.model import Model
+from tintype.models.presets import PRESETS, Preset
 from tintype.training.run import fit, resume
-from tintype.types import Event, Note, Progress, TrainConfig
+from tintype.types import Event, Note, Progress, SubjectConfig, TrainConfig
 
 PLAN = {"prompts": ("a [V] {class_noun}", "[V] on a dog"), "pictures": 2, "steps": 2}
 
@@ -27,6 +28,19 @@ def drawn(model: Model, plan: Protocol) -> tuple[Drawings, list[Event]]:
             events.append(next(drawing))
         except StopIteration as stop:
             return stop.value, events
+
+
+@pytest.mark.parametrize("row", PRESETS.values(), ids=list(PRESETS))
+def test_each_preset_is_drawn_with_all_that_it_draws_with(row: Preset, sd_folder: Path) -> None:
+    model = load(str(sd_folder), device="cpu")
+    model.card = model.card.with_preset(row)
+    subject = SubjectConfig(pictures=sd_folder, class_noun="dog")
+    plan = plan_for(subject, model, {"steps": 3, "class_prompt": "my {class_noun}"})
+    requests = plan.requests()
+    assert requests[-1].prompt == "my dog"
+    for request in requests:
+        for name, value in row.generate.items():
+            assert getattr(request, name) == (3 if name == "steps" else value)
 
 
 @pytest.fixture(scope="module")

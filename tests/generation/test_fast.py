@@ -5,12 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
+from torch.backends import mkldnn
 
 from tintype.generation.denoise import denoiser
 from tintype.models.families.family import Conditioning
 from tintype.models.load import load
 from tintype.models.model import Model
 from tintype.runtime.decoder import fast_decoder
+from tintype.runtime.layers import convolution
 from tintype.runtime.unet import FastUNet, fast_unet
 from tintype.text.encode import encode
 
@@ -63,6 +65,24 @@ def test_the_fast_decoder_decodes_what_the_vae_does(model: Model) -> None:
     assert fast is not None
     expected = model.vae.decode(latents).sample
     torch.testing.assert_close(fast(latents), expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("channels", [32, 128])
+def test_a_convolution_lays_its_weights_out_once_for_each_size(channels: int, capfd) -> None:
+    """Whatever the CPU: on some, each call with weights laid out for another takes sixty times as
+    long. oneDNN tells what it does, on stdout."""
+    module = torch.nn.Conv2d(channels, channels, 3, padding=1)
+    fast = convolution(module)
+    for size in ((2, 4, 4), (16, 8, 8), (1, 8, 12)):
+        x = torch.randn(size[0], channels, *size[1:]).contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(fast(x), module(x), rtol=1e-4, atol=1e-5)
+        capfd.readouterr()
+        with mkldnn.verbose(mkldnn.VERBOSE_ON):
+            fast(x)
+        told = capfd.readouterr().out
+        assert ",convolution," in told
+        assert ",reorder," not in told
 
 
 @torch.no_grad()

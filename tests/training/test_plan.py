@@ -13,6 +13,7 @@ from tests.training.helpers import make_config, make_task
 from tintype.errors import ConfigError, ModelError
 from tintype.models.load import load
 from tintype.models.loading.assemble import empty_vae
+from tintype.runtime.device import has_bfloat16
 from tintype.runtime.ledger import Ledger
 from tintype.training.data.cache import encode_pixels
 from tintype.training.keeping.space import size_of
@@ -41,10 +42,12 @@ def allocated(run: Callable[[], object]) -> int:
     return peak
 
 
-def counted(model: str | Path, config: TrainConfig) -> tuple[Counted, TrainConfig]:
+def counted(
+    model: str | Path, config: TrainConfig, *, cpu: bool = True
+) -> tuple[Counted, TrainConfig]:
     made, _ = shadow(model)
     whole = resolve(config, made)
-    return count_run(made, whole, cpu=True), whole
+    return count_run(made, whole, cpu=cpu), whole
 
 
 @pytest.mark.parametrize(
@@ -82,7 +85,9 @@ def test_a_steps_memory_is_that_of_the_real_step(
     task = make_task(tmp_path, load(sd_folder, device="cpu"), **values)
     where = task.where(0)
     measured = allocated(lambda: task.step(where)["loss"].backward())
-    assert planned == pytest.approx(measured, rel=TOLERANCE)
+    # the kernels of a CPU that doesn't compute in bfloat16 itself take room of their own
+    roomy = "bf16" in str(values) and not has_bfloat16(task.model.device)
+    assert planned == pytest.approx(measured, rel=0.15 if roomy else TOLERANCE)
 
     trained = size_of(task.trained.parameters.values())
     state = task.configure_optimizers()["optimizer"]
@@ -99,19 +104,22 @@ def test_what_the_base_is_asked_is_counted(sd_folder: Path, tmp_path: Path) -> N
     assert asked.step.convolutions / plain.step.convolutions == pytest.approx(7 / 6, rel=0.02)
 
 
-def test_muons_own_products_are_counted(sd_folder: Path, tmp_path: Path) -> None:
-    """Five iterations of its quintic (Jordan et al., 2024): X X^T, its square, and that times X."""
+@pytest.mark.parametrize("cpu", [True, False], ids=["on a CPU", "elsewhere"])
+def test_muons_own_products_are_counted(cpu: bool, sd_folder: Path, tmp_path: Path) -> None:
+    """Five iterations of its quintic (Jordan et al., 2024): X X^T, its square, and that times X.
+    On a CPU those of Gram matrices, which X is multiplied by after the second and the fifth."""
     plain, _ = counted(sd_folder, make_config(tmp_path, sd_folder))
     assert (plain.update.products, plain.update.calls) == (0, {})
     assert plain.update.moved == 2 * plain.training["optimiser"] + 4 * plain.training["gradients"]
 
     config = make_config(tmp_path, sd_folder, optimizer={"name": "muon"})
-    found, _ = counted(sd_folder, config)
+    found, _ = counted(sd_folder, config, cpu=cpu)
     wanted = 0
     for name, weight in load(sd_folder, device="cpu").unet.named_parameters():
         if weight.ndim > 1 and not any(end in name for end in ENDS):
             m, n = sorted((len(weight), weight[0].numel()))
-            wanted += 5 * (2 * m * m * n + 2 * m**3 + 2 * m * m * n)
+            long, short = (4, 14) if cpu else (10, 5)
+            wanted += long * 2 * m * m * n + short * 2 * m**3
     assert found.update.products == wanted > 0
 
 
@@ -132,9 +140,8 @@ def test_parts_visit_a_gpu_one_by_one(sd_folder: Path, tmp_path: Path) -> None:
     found: list[Counted] = []
     for decay in (None, 0.9):
         values = {"precision": "bf16-true", "optimizer": {"ema_decay": decay}}
-        made, _ = shadow(sd_folder)
-        whole = resolve(make_config(tmp_path, sd_folder, **values), made)
-        found.append(count_run(made, whole, cpu=False))
+        run, _ = counted(sd_folder, make_config(tmp_path, sd_folder, **values), cpu=False)
+        found.append(run)
     plain, averaged = found
     drawn = plain.memory["class pictures"] - sizes["unet"]
     beside = {"unet": 0, "vae": sizes["vae"], "text_encoder": sizes["text_encoder"]}

@@ -20,6 +20,7 @@ from tests.training.crews import MESSAGE, fail
 from tests.training.helpers import losses_of, make_config, make_task, noise_picture
 from tintype.errors import ConfigError, Interrupted, StorageError, TrainingError
 from tintype.models.load import load
+from tintype.runtime.device import has_bfloat16
 from tintype.training.checkpoint import list_checkpoints
 from tintype.training.config import dump_config
 from tintype.training.lesson import Share
@@ -365,5 +366,22 @@ def test_who_started_the_processes_says_how_many(
         rank=3, ranks=6, local_rank=1, devices=2, address="gpu07", port=19567, outside=True
     )
     assert (found.ranks.node, found.ranks.nodes) == (1, 3)
-    assert "2 processes were started on each of 3 machines" in (found.note(config) or "")
-    assert found.note(config.replace(devices=2, nodes=3)) is None
+    assert "2 processes were started on each of 3 machines" in next(found.notes(config))
+    assert not list(found.notes(config.replace(devices=2, nodes=3)))
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("precision", {"precision": "bf16-mixed"}),
+        ("memory.base_precision", {"method": "lora", "memory": {"base_precision": "bf16"}}),
+    ],
+)
+def test_a_cpu_that_is_slow_in_bfloat16_is_said_to_be(
+    field: str, values: dict[str, object], sd_folder: Path, tmp_path: Path
+) -> None:
+    config = make_config(tmp_path, sd_folder, **values)
+    found = Place.of(config, "cpu")
+    slow = [note for note in found.notes(config) if field in note]
+    assert len(slow) == (0 if has_bfloat16(found.device) else 1)
+    assert not list(found.notes(make_config(tmp_path, sd_folder)))

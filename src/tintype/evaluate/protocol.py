@@ -1,8 +1,9 @@
 """Before and after training: the same prompts and seeds given to both models."""
 
 import re
-from collections.abc import Generator
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from PIL.Image import Image
 
@@ -29,6 +30,7 @@ class Protocol:
     """What is drawn, alike on both models.
 
     Picture i of each prompt is drawn from `seed + i`; `[V]` and `{class_noun}` are filled in.
+    `others` are further fields of a GenerateRequest.
     """
 
     class_noun: str
@@ -41,6 +43,7 @@ class Protocol:
     steps: int = 25
     guidance_scale: float = 7.5
     scheduler: str = "ddim"
+    others: Mapping[str, Any] = field(default_factory=dict)
 
     def drawn(self, prompt: str) -> str:
         """The prompt as the models are given it: both know the identifier by its own name."""
@@ -67,6 +70,7 @@ class Protocol:
                 steps=self.steps,
                 guidance_scale=self.guidance_scale,
                 scheduler=self.scheduler,
+                **self.others,
             )
             for prompt, count in counts
         )

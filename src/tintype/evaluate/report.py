@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -170,12 +170,15 @@ def is_finished(run: Path) -> bool:
 
 def plan_for(subject: SubjectConfig, base: Model, changes: Mapping[str, Any]) -> Protocol:
     """The protocol of a run on `subject`: the base model's drawing defaults, then `changes`."""
+    own = base.card.defaults.get("generate", {})
+    named = {name: own[name] for name in own.keys() & {one.name for one in fields(Protocol)}}
     return Protocol(
         **{
             "class_noun": subject.class_noun,
             "identifier": subject.identifier,
             "class_prompt": subject.class_prompt,
-            **base.card.defaults.get("generate", {}),
+            "others": {name: own[name] for name in own if name not in named},
+            **named,
             **changes,
         }
     )

@@ -24,7 +24,7 @@ from tintype.models.loading.single_file import load_single_file
 from tintype.models.model import Model
 from tintype.models.personal.card import base_of, personal_card
 from tintype.models.personal.personal import put_on
-from tintype.runtime.device import resolve_device
+from tintype.runtime.device import has_bfloat16, resolve_device
 from tintype.types import Event, Progress
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
@@ -103,8 +103,7 @@ def resolve_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torc
     if dtype is None:
         if device.type != "cuda":
             return torch.float32
-        native = torch.cuda.get_device_capability(device) >= (8, 0)
-        return torch.bfloat16 if native else torch.float16
+        return torch.bfloat16 if has_bfloat16(device) else torch.float16
     found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
     if found is None or found not in DTYPES.values():
         raise InputError("no such dtype", field="dtype", value=str(dtype), choices=DTYPES)

@@ -1,11 +1,13 @@
 """Where a run is trained: the accelerator, and how many processes with a device each."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from pytorch_lightning.accelerators import AcceleratorRegistry
 
 from tintype.errors import ConfigError
+from tintype.runtime.device import has_bfloat16
 from tintype.training.ranks import Ranks
 from tintype.types import TrainConfig
 
@@ -43,15 +45,30 @@ class Place:
         alone = self.ranks.ranks == 1
         return [self.device.index] if alone and self.accelerator == "cuda" else self.ranks.devices
 
-    def note(self, config: TrainConfig) -> str | None:
-        """What is to be said of processes that aren't as many as the config has it."""
+    def notes(self, config: TrainConfig) -> Iterator[str]:
+        """What is to be said of it: processes that aren't as many as the config has it, and a
+        precision that this device is slow in."""
         ranks = self.ranks
-        if not ranks.outside or (config.devices, config.nodes) in (
+        as_said = (config.devices, config.nodes) in (
             (ranks.devices, ranks.nodes),
             (1, 1),  # not said
             ("auto", ranks.nodes),
-        ):
-            return None
+        )
+        if ranks.outside and not as_said:
+            yield self._started(config)
+        fields = {
+            "precision": config.precision,
+            "memory.base_precision": config.memory.base_precision,
+        }
+        narrow = [f"{name} {value}" for name, value in fields.items() if value.startswith("bf16")]
+        if narrow and self.device.type == "cpu" and not has_bfloat16(self.device):
+            yield (
+                f"This CPU doesn't compute in bfloat16 itself: with {' and '.join(narrow)} a step "
+                "takes several times as long as with 32"
+            )
+
+    def _started(self, config: TrainConfig) -> str:
+        ranks = self.ranks
         return (
             f"{ranks.devices} processes were started on each of {ranks.nodes} machines, which is "
             f"what counts: the config has devices {config.devices}, nodes {config.nodes}"

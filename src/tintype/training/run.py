@@ -169,7 +169,7 @@ def _start(
     """Where the run is trained; the processes that this one has to start do `call(ranks=…)`."""
     place = Place.of(config, device, ranks)
     check_batch(config, place.ranks)
-    if (told := place.note(config)) and rank_zero_only.rank == 0:
+    for told in place.notes(config) if rank_zero_only.rank == 0 else ():
         on_event(Note(message=told))
     crew.start(place.ranks, call)
     return place
