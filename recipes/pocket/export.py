@@ -71,7 +71,11 @@ CARD = {
                 **PRIOR,
             },
         },
-        "generate": {"steps": draw.STEPS, "guidance_scale": draw.GUIDANCE},
+        "generate": {
+            "steps": draw.STEPS,
+            "guidance_scale": draw.GUIDANCE,
+            "guidance": {"end": draw.END},
+        },
     }
 }
 

@@ -101,7 +101,7 @@ OPTIMIZERS = {
     "schedule-free": OptimizerSpec(path="pytorch_optimizer:ScheduleFreeAdamW", averages=True),
     # arXiv:2502.16982, whose adjustment lets both halves have AdamW's learning rate
     "muon": OptimizerSpec(
-        path="tintype.training.optim.muon:Muon",
+        path="tintype.runtime.muon:Muon",
         defaults={"use_adjusted_lr": True},
         multiplies=True,
         groups=matrices_apart,
