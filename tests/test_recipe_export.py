@@ -1,10 +1,14 @@
-"""What the pocket model's recipe writes is read by transformers as it was."""
+"""What the pocket model's recipe writes is read and drawn with as it means it."""
 
 from pathlib import Path
 
+import numpy as np
 import torch
-from recipes.pocket import export
+from recipes.pocket import draw, export
 from transformers import CLIPConfig, CLIPModel, CLIPTextModel
+
+import tintype
+from tintype.pocket import weights_dir
 
 TINY = {
     "hidden_size": 16,
@@ -37,3 +41,14 @@ def test_the_clip_reads_the_text_encoder_of_the_base(tmp_path: Path) -> None:
         CLIPTextModel.from_pretrained(tmp_path / "weights/text_encoder").state_dict(),
         text.state_dict(),
     )
+
+
+def test_what_is_measured_is_drawn_as_the_card_has_it() -> None:
+    """By diffusers' own pipeline, guidance and its end included."""
+    prompts = ["a photo of a robot", "an owl at night"]
+    measured = draw.draw(draw.load(weights_dir()), prompts, seed=3)
+    for number, prompt in enumerate(prompts):
+        [drawn] = tintype.generate(prompt, seed=3 + number)
+        apart = np.abs(np.asarray(drawn.image).astype(int) - measured[number])
+        assert apart.max() <= 2
+        assert drawn.request.guidance.end == draw.END
