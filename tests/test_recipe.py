@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.models.unets.unet_2d import UNet2DOutput
+from PIL import Image, ImageColor
 from recipes.pocket import (
     bars,
     cache,
@@ -232,6 +233,25 @@ def test_a_plan_is_told_only_of_what_it_trained_itself(tmp_path: Path) -> None:
     assert json.loads((here / "unet.json").read_text())["spent"] == 60
 
 
+def test_the_sheet_of_characters_has_a_row_for_each(tmp_path: Path) -> None:
+    """Two of its pictures, then what was drawn of it, without class pictures."""
+    colors = {"wolfface": "red", "mouse": "blue"}
+    for icon, color in colors.items():
+        home = tmp_path / "dreambooth" / icon
+        for folder, names in {"pictures": "012", "run/drawn": ("00-0", "00-1", "class-0")}.items():
+            (home / folder).mkdir(parents=True)
+            for name in names:
+                shown = color if folder == "pictures" else "white" if name[0] == "c" else "green"
+                Image.new("RGB", (16, 16), shown).save(home / folder / f"{name}.png")
+    dreambooth.sheet(tmp_path, tmp_path / "sheet.png")
+    page, cell = Image.open(tmp_path / "sheet.png").convert("RGB"), dreambooth.CELL
+    assert page.size == (4 * cell, 2 * cell)
+    middles = [[page.getpixel((x * cell + 20, y * cell + 20)) for x in range(4)] for y in (0, 1)]
+    green = ImageColor.getrgb("green")
+    for row, color in zip(middles, colors.values(), strict=True):
+        assert row == [ImageColor.getrgb(color)] * 2 + [green] * 2
+
+
 def test_bars_say_what_was_asked_and_what_came() -> None:
     report = {"recognition": {"top5": 0.84}, "autoencoder": {"art": 30.1}, "seconds a picture": 2.0}
     rows = {b.name: b.row(report) for b in bars.BARS}
@@ -256,11 +276,17 @@ def test_a_character_counts_when_likeness_class_and_time_are_kept(tmp_path: Path
         "itself": 0.9,
         "drift": 0.05,
         "seconds": 50.0,
+        "learnt": True,
         "met": True,
     }
+    slow = {"training": 70.0}
+    path.write_text(json.dumps({"figures": figures, "seconds": slow}))
+    found = dreambooth.figures(path, itself=0.74)
+    assert (found["learnt"], found["met"]) == (True, False)
     figures["class_preservation"] = 0.85
     path.write_text(json.dumps({"figures": figures, "seconds": seconds}))
-    assert not dreambooth.figures(path, itself=0.74)["met"]
+    found = dreambooth.figures(path, itself=0.74)
+    assert (found["learnt"], found["met"]) == (False, False)
 
 
 def test_the_character_itself_is_set_into_the_scenes_that_are_measured(tmp_path: Path) -> None:

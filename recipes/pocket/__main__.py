@@ -141,6 +141,8 @@ def _dreambooth(args: argparse.Namespace) -> None:
     found = dreambooth.evaluate(args.work, args.npm, args.target / "weights", args.count)
     evaluate.add(args.work, "dreambooth", found)
     print(json.dumps(found, indent=1))
+    own = args.target == export.TARGET
+    dreambooth.sheet(args.work, (HERE if own else args.work) / "characters.png")
 
 
 def _sheet(args: argparse.Namespace) -> None:

@@ -38,6 +38,7 @@ BACKGROUNDS = ("white", "yellow", "grass", "blue", "room")
 TILTS = (0, -8, 6, 0, 10)
 SIDES = (100, 92, 84, 104, 88)
 SCENES = ("beach", "jungle", "city", "night", "red", "purple")  # those of the prompts measured
+CELL = 72  # px of a picture on the sheet, with its border
 WAY, DRIFT, SECONDS = 0.8, 0.1, 60.0  # what each character has to reach
 
 
@@ -78,8 +79,9 @@ def ceiling(clip: SubjectMetrics, art: np.ndarray, folder: Path) -> float:
 
 
 def figures(metrics: Path, itself: float) -> dict[str, float | bool]:
-    """Read what `tintype` measured: the way gone, the drift, the seconds, and whether it is met.
+    """Read what `tintype` measured: the way gone, the drift, the seconds.
 
+    And whether it is `learnt`, and whether that is `met` in time too, which the CPU decides.
     `itself`, a similarity as `ceiling` returns it, comes out as a way too.
     """
     values = json.loads(metrics.read_text())
@@ -88,17 +90,37 @@ def figures(metrics: Path, itself: float) -> dict[str, float | bool]:
     whole = max(found["instance_similarity"] - before, 1e-6)
     way, drift = (after - before) / whole, 1 - found["class_preservation"]
     spent = sum(v for k, v in seconds.items() if not k.startswith(("drawing", "measuring")))
+    learnt = way >= WAY and drift <= DRIFT
     return {
         "way": round(way, 3),
         "itself": round((itself - before) / whole, 3),
         "drift": round(drift, 3),
         "seconds": round(spent, 1),
-        "met": way >= WAY and drift <= DRIFT and spent <= SECONDS,
+        "learnt": learnt,
+        "met": learnt and spent <= SECONDS,
     }
 
 
+def sheet(work: Path, path: Path) -> None:
+    """Lay out a row for each character: two of its five pictures, then what was drawn of it."""
+    rows = [
+        [
+            *sorted((home / "pictures").glob("*.png"))[:2],
+            *sorted((home / "run/drawn").glob("0*.png")),
+        ]
+        for icon in CHARACTERS
+        if (home := work / "dreambooth" / icon).is_dir()
+    ]
+    page = Image.new("RGB", (max(map(len, rows)) * CELL, len(rows) * CELL), "white")
+    for y, row in enumerate(rows):
+        for x, file in enumerate(row):
+            shown = Image.open(file).convert("RGB").resize((CELL - 2, CELL - 2))
+            page.paste(shown, (x * CELL, y * CELL))
+    page.quantize(256, kmeans=4).save(path, optimize=True)
+
+
 def evaluate(work: Path, npm: Path, model: Path, count: int = 10, steps: int | None = None) -> dict:
-    """Train on the first `count` characters; return each one's figures and how many are met."""
+    """Train on the first `count` characters; return each one's figures and how many are learnt."""
     from tintype.demo import PROTOCOL
     from tintype.evaluate.report import evaluate_run, silent
     from tintype.training.run import fit
@@ -118,4 +140,5 @@ def evaluate(work: Path, npm: Path, model: Path, count: int = 10, steps: int | N
             fit(config, cache_dir=work / "dreambooth/cache", device="auto", on_event=clock)
             evaluate_run(run, protocol=PROTOCOL, spent=clock.seconds)
         rows[icon] = figures(run / "metrics.json", ceiling(clip, art, shown))
-    return {"characters": rows, "met": sum(bool(r["met"]) for r in rows.values()), "of": len(rows)}
+    counts = {key: sum(bool(row[key]) for row in rows.values()) for key in ("learnt", "met")}
+    return {"characters": rows, **counts, "of": len(rows)}
