@@ -188,7 +188,8 @@ def test_what_is_embedded_is_named_and_draws_by_its_own_defaults(name: str) -> N
     assert model.family.name == EMBEDDED[name]
     defaults = model.card.defaults["generate"]
     fast = {"scheduler": "lcm", "steps": 4, "guidance_scale": 1.0}
-    assert defaults == (fast if name == "pocket-lcm" else {"steps": 20, "guidance_scale": 3.0})
+    usual = {"steps": 20, "guidance_scale": 3.0, "guidance": {"end": 0.6}}
+    assert defaults == (fast if name == "pocket-lcm" else usual)
     picture = next(
         event.image
         for event in draw(model, GenerateRequest(prompt="a photo of a cat on a blue background"))
