@@ -130,7 +130,7 @@ class Ours:
                 loss.backward()
             with timed("clip"):
                 task.configure_gradient_clipping(optimizer, 1.0)
-            with timed("AdamW"):
+            with timed("update"):
                 optimizer.step()
             with timed("zero_grad"):
                 optimizer.zero_grad()
@@ -206,6 +206,9 @@ def main() -> None:
     options.add_argument("--steps", type=int, default=40)
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument(
+        "--optimizer", default="adamw", help="ours; with another than theirs see the parts alone"
+    )
+    options.add_argument(
         "--cpu-time", action="store_true", help="count CPU time, for a machine that is busy"
     )
     given = options.parse_args()
@@ -231,8 +234,8 @@ def main() -> None:
             resolution=model.native_size,
             checkpoint_every=10**9,
             sample_every=0,
-            optimizer={"name": "adamw"},
-            prior={"pictures": 4},
+            optimizer={"name": given.optimizer},
+            prior={"pictures": 4, "batch_size": given.batch_size},
         )
         config = resolve(given_config, model)
         ours, plain = Ours(model, config), Plain(model, config, files)

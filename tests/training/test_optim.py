@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 
 from tests.training.test_checkpoint import same
 from tintype.errors import ConfigError, MissingExtraError
+from tintype.runtime import muon
 from tintype.training.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from tintype.training.methods.method import Group, Trained
 from tintype.training.optim import OPTIMIZERS, Updates, check_optimizer, optimizer_defaults
@@ -311,10 +312,14 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     check_optimizer(config_of("adafactor"))
 
 
-def test_muon_on_a_cpu_is_the_librarys_in_float32() -> None:
+@pytest.mark.parametrize("at_once", [muon.AT_ONCE, 1])
+def test_muon_on_a_cpu_is_the_librarys_in_float32(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """bfloat16 is what most CPUs have no instructions for, and take fifteen times as long in."""
+    monkeypatch.setattr(muon, "AT_ONCE", at_once)
     torch.manual_seed(0)
-    shapes = ((24, 40), (40, 24), (16, 4, 3, 3))
+    shapes = ((24, 40), (40, 24), (16, 4, 3, 3), (24, 40))
     weights = [torch.randn(shape) for shape in shapes]
     gradients = [torch.randn(shape) for shape in shapes]
     moved = []
@@ -322,13 +327,14 @@ def test_muon_on_a_cpu_is_the_librarys_in_float32() -> None:
         parameters = [torch.nn.Parameter(weight.clone()) for weight in weights]
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient.clone()
-        optimizer = kind([{"params": parameters, "use_muon": True, "lr": 1.0}])
+        groups = [{"params": parameters, "use_muon": True, "lr": 1.0}]
+        optimizer = kind(groups, use_adjusted_lr=True)
         with Dtypes() as seen:
             optimizer.step()
         moved.append([(p - w).detach() for p, w in zip(parameters, weights, strict=True)])
         assert (torch.bfloat16 in seen.found) == (kind is pytorch_optimizer.Muon)
     for ours, theirs in zip(*moved, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=0.02 * float(theirs.abs().max()))
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0.03 * float(theirs.abs().max()))
 
 
 class Dtypes(TorchDispatchMode):
