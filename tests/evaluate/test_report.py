@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,13 @@ def test_the_same_prompts_and_seeds_on_any_model(sd_folder: Path) -> None:
     progress = [event for event in events if isinstance(event, Progress)]
     assert [event.step for event in progress] == list(range(8))
     assert {event.total for event in progress} == {7}
+
+
+def test_its_settings_tell_where_guidance_ends() -> None:
+    plan = Protocol(class_noun="dog", identifier="sks", steps=20, guidance_scale=3.0)
+    assert plan.settings == "ddim, 20 steps, guidance 3"
+    ended = replace(plan, others={"guidance": {"end": 0.6}})
+    assert ended.settings == "ddim, 20 steps, guidance 3 from 0% to 60% of them"
 
 
 def test_a_run_is_measured_and_laid_out(run: Path, tmp_path: Path) -> None:

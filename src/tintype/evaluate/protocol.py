@@ -75,6 +75,15 @@ class Protocol:
             for prompt, count in counts
         )
 
+    @property
+    def settings(self) -> str:
+        """How it is drawn, as a line below the pictures tells it."""
+        told = f"{self.scheduler}, {self.steps} steps, guidance {self.guidance_scale:g}"
+        options = self.requests()[0].guidance
+        if (options.start, options.end) == (0, 1):
+            return told
+        return f"{told} from {options.start:.0%} to {options.end:.0%} of them"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Drawings:

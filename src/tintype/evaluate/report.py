@@ -261,6 +261,5 @@ def _sheet(
         instances=instances,
         rows=rows,
         footer=f"Each row: the same prompt and the same seeds (from {protocol.seed}) on both "
-        f"sides; {protocol.scheduler}, {protocol.steps} steps, guidance "
-        f"{protocol.guidance_scale:g}. Figures are cosines in pocket-clip's space.",
+        f"sides; {protocol.settings}. Figures are cosines in pocket-clip's space.",
     )
