@@ -15,6 +15,8 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch import Tensor, nn
 
+from tintype.runtime.device import has_bfloat16
+
 
 def device() -> torch.device:
     """Return the GPU where there is one, else the CPU."""
@@ -23,8 +25,8 @@ def device() -> torch.device:
 
 def autocast() -> torch.autocast:
     """Compute in bfloat16 where it pays: on a GPU and on CPUs that compute in it themselves."""
-    pays = device().type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return torch.autocast(device().type, torch.bfloat16, enabled=pays)
+    where = device()
+    return torch.autocast(where.type, torch.bfloat16, enabled=has_bfloat16(where))
 
 
 def _worker(rank: int, world: int, port: int, main: Callable[..., None], args: tuple) -> None:
