@@ -109,6 +109,7 @@ def tintype(task: Task, steps: int, out: Path) -> list[str]:
     if task.prior:
         words += ["--class-dir", task.root / "class", "--class-pictures", CLASS_PICTURES]
         words += ["--set", "prior.unconditional=0", "--set", "prior.distill=false"]
+        words += ["--set", f"prior.batch_size={task.batch}"]
     else:
         words += ["--set", "prior.weight=0"]
     if task.method == "lora":

@@ -1,8 +1,10 @@
 """What the pocket model's recipe writes is read and drawn with as it means it."""
 
+import json
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from recipes.pocket import draw, export
 from transformers import CLIPConfig, CLIPModel, CLIPTextModel
@@ -52,3 +54,11 @@ def test_what_is_measured_is_drawn_as_the_card_has_it() -> None:
         apart = np.abs(np.asarray(drawn.image).astype(int) - measured[number])
         assert apart.max() <= 2
         assert drawn.request.guidance.end == draw.END
+
+
+@pytest.mark.parametrize("name", ["weights", "inpainting", "xl"])
+def test_the_cards_that_come_with_tintype_are_the_recipes(name: str) -> None:
+    """So that what was found to teach a subject best holds for all that share pocket's parts."""
+    card = json.loads((weights_dir().parent / name / "tintype.json").read_text())
+    shared = {} if name == "weights" else {"parts_of": "pocket"}
+    assert card == {**shared, **export.CARD}

@@ -135,7 +135,12 @@ def evaluate(work: Path, npm: Path, model: Path, count: int = 10, steps: int | N
         if not (run / "metrics.json").exists():
             clock = PhaseClock(silent)
             config = TrainConfig(
-                pictures=shown, class_noun=noun, model=str(model), out=run, steps=steps
+                pictures=shown,
+                class_noun=noun,
+                model=str(model),
+                out=run,
+                steps=steps,
+                sample_every=0,  # as in the demo: what is drawn on the way teaches nothing
             )
             fit(config, cache_dir=work / "dreambooth/cache", device="auto", on_event=clock)
             evaluate_run(run, protocol=PROTOCOL, spent=clock.seconds)

@@ -24,14 +24,15 @@ CARD = {
     "defaults": {
         "train": {
             "dreambooth": {
-                "steps": 175,
-                "batch_size": 4,
-                "learning_rate": 8e-4,
+                "steps": 108,
+                "batch_size": 8,
+                "learning_rate": 1.2e-3,
                 "optimizer": {"name": "muon", "arguments": {"ns_steps": 2}, **LINEAR["optimizer"]},
                 "prior": {
-                    "pictures": 32,
+                    "pictures": 24,
+                    "batch_size": 4,
                     "unconditional": 1.0,
-                    "steps": 14,
+                    "steps": 12,
                     "guidance_scale": 4.0,
                     "weight": 1.5,
                     "distill": True,

@@ -239,6 +239,16 @@ def test_a_contradiction_is_told_before_anything_is_counted(
         plan_run(config, device="cpu")
 
 
+def test_fewer_class_pictures_a_step_are_less_work(sd_folder: Path, tmp_path: Path) -> None:
+    convolved = []
+    for most in (1, None):
+        made, _ = shadow(sd_folder)
+        prior = {"pictures": 4, "batch_size": most}
+        config = make_config(tmp_path, sd_folder, class_dir=None, batch_size=2, prior=prior)
+        convolved.append(count_run(made, resolve(config, made), cpu=True).step.convolutions)
+    assert convolved[0] == pytest.approx(convolved[1] * 3 / 4)
+
+
 def test_pictures_of_the_empty_prompt_take_half_of_a_class_picture(
     sd_folder: Path, tmp_path: Path
 ) -> None:

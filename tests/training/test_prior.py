@@ -116,21 +116,26 @@ def test_a_method_without_class_pictures_takes_those_of_a_folder(
     assert len(data.prior) == 3
 
 
-def test_class_pictures_are_no_ordinary_samples(sd_folder: Path, tmp_path: Path) -> None:
-    """However many there are, each step takes as many as instance pictures, and its loss is
-    mean(instance) + weight * mean(class), the halves told apart."""
+@pytest.mark.parametrize(("most", "taken"), [(None, 3), (2, 2), (5, 3)])
+def test_class_pictures_are_no_ordinary_samples(
+    most: int | None, taken: int, sd_folder: Path, tmp_path: Path
+) -> None:
+    """However many there are, each step takes as many as instance pictures or fewer, if asked for,
+    and its loss is mean(instance) + weight * mean(class), the two told apart."""
     make_pictures(tmp_path / "class", 9, first=100)
-    values: dict[str, Any] = {"batch_size": 3, "prior": {"pictures": 9, "weight": 0.3}}
+    prior = {"pictures": 9, "weight": 0.3, "batch_size": most}
+    values: dict[str, Any] = {"batch_size": 3, "prior": prior}
     task = make_task(tmp_path, load(sd_folder, device="cpu"), **values)
     for step in range(3):
         where = task.where(step)
         [batch] = task.data.draw(where)
-        assert batch.prior.tolist() == [False] * 3 + [True] * 3
+        assert batch.prior.tolist() == [False] * 3 + [True] * taken
         losses = task.losses(batch, task.objective.noise(batch, where)).detach()
         told = task.step(where)
         expected = losses[:3].mean() + 0.3 * losses[3:].mean()
         torch.testing.assert_close(told["loss"].detach(), expected)
-        torch.testing.assert_close(told["parts"], torch.stack([x.mean() for x in losses.chunk(2)]))
+        parts = torch.stack([losses[:3].mean(), losses[3:].mean()])
+        torch.testing.assert_close(told["parts"], parts)
     run_fit(tmp_path, make_config(tmp_path, sd_folder, steps=4, **values))
     assert len(losses_of(tmp_path / "run")) == 4, "steps are steps, whatever the folders hold"
 

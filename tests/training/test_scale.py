@@ -35,7 +35,7 @@ NO_PICTURES: dict[str, Any] = {"class_dir": None}
 CASES: dict[str, dict[str, Any]] = {
     "drawn": {
         **NO_PICTURES,
-        "prior": {"pictures": 5, "steps": 2, "distill": True},
+        "prior": {"pictures": 5, "batch_size": 1, "steps": 2, "distill": True},
         "accumulate": 2,
     },
     "lora": {

@@ -30,6 +30,17 @@ def unconditional_share(config: TrainConfig) -> float:
     return config.prior.unconditional / (1 + config.prior.unconditional)
 
 
+def class_batch(config: TrainConfig) -> int:
+    """How many pictures of a micro-step preserve the class."""
+    assert config.batch_size is not None, "a resolved config"
+    prior = config.prior
+    if not prior.weight:
+        return 0
+    if prior.source == "model":
+        return config.batch_size
+    return min(config.batch_size, prior.batch_size or config.batch_size) if prior.pictures else 0
+
+
 def asks_base(config: TrainConfig) -> bool:
     """Whether the base's own predictions are what preserves the class."""
     prior = config.prior

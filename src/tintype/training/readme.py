@@ -55,6 +55,7 @@ def _settings(config: TrainConfig) -> dict[str, Any]:
         "precision": config.precision,
         "text encoder trained": "yes" if config.train_text_encoder else "no",
         "class pictures": prior.pictures,
+        "class pictures a step, at most": prior.batch_size if prior.pictures else None,
         "pictures of the empty prompt for each": (prior.pictures and prior.unconditional) or None,
         "class pictures judged by": "what the base makes of them" if distilled else None,
         "prior weight": prior.weight if prior.pictures else None,

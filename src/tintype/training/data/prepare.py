@@ -24,6 +24,7 @@ from tintype.training.data.prompts import PromptTable
 from tintype.training.data.source import Pool, TrainData
 from tintype.training.data.sources import Picture, Sources, SubjectFiles
 from tintype.training.methods.method import Method
+from tintype.training.places import class_batch
 from tintype.training.prior import EMPTY, class_pictures, unconditional_pictures
 from tintype.training.ranks import ALONE, Crew
 from tintype.training.seeds import stream_seed
@@ -221,7 +222,7 @@ class Preparation:
             holes = Holes(INSTANCE_HOLES if instance else CLASS_HOLES, config.seed, name)
         # class pictures are never mirrored: what is preserved is the base's own idea of the class
         return Way(
-            batch_size=config.batch_size,
+            batch_size=class_batch(config) if name == "class" else config.batch_size,
             crops=1 if config.data.center_crop or name == "validation" else config.data.crops,
             flip_probability=config.data.flip_probability if instance else 0.0,
             seed=config.seed,

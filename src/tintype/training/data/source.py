@@ -112,7 +112,7 @@ class TrainData:
                 latents = cache.draw(pool.row_of[pictures[mine]], where=where, name=stream)
                 batch = self._batch(pool, latents, pictures[mine], prompts[mine])
                 parts[cache.shape].append(
-                    replace(batch, weights=batch.weights * (weight / self.batch_size))
+                    replace(batch, weights=batch.weights * (weight / len(pictures)))
                 )
         packed = [self._packed(same) for same in parts.values()]
         if not self.caption_dropout:

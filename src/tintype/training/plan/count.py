@@ -18,6 +18,7 @@ from tintype.training.methods import method
 from tintype.training.methods.method import Trained, text_encoders
 from tintype.training.methods.narrow import narrow
 from tintype.training.optim import kept_size, state_size, update_work
+from tintype.training.places import class_batch
 from tintype.training.plan.rehearse import Rehearsal, make_fake, make_ready, storage
 from tintype.training.plan.timing import Pace
 from tintype.types import TrainConfig
@@ -93,8 +94,10 @@ class Counted:
         with what is."""
         assert config.steps is not None, "a resolved config"
         assert config.batch_size is not None, "a resolved config"
-        most = config.steps * config.accumulate * config.batch_size * self.encoded_at_once
-        return sum(min(count, most) for count in views(config)) / self.encoded_at_once
+        most = config.steps * config.accumulate * self.encoded_at_once
+        taken = (config.batch_size, class_batch(config))
+        pools = zip(views(config), taken, strict=True)
+        return sum(min(count, most * each) for count, each in pools) / self.encoded_at_once
 
     def seconds(self, config: TrainConfig, pace: Pace) -> dict[str, float]:
         """Of each phase that there is."""

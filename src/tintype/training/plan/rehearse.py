@@ -18,7 +18,7 @@ from tintype.training.data.cache import ENCODE_PIXELS, encode_pixels
 from tintype.training.methods.adapters import add_adapters
 from tintype.training.methods.method import Group, Method, Trained, text_encoders
 from tintype.training.methods.narrow import PURE
-from tintype.training.places import asks_base
+from tintype.training.places import asks_base, class_batch
 from tintype.types import TrainConfig
 
 MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -64,9 +64,9 @@ class Rehearsal:
         assert config.resolution is not None, "a resolved config"
         self.model, self.config = model, config
         self.encodes = kind.encodes_each_step(config)
-        prior = config.prior.weight and (config.prior.pictures or config.prior.source == "model")
-        self.rows = config.batch_size * (2 if prior else 1)
-        self.asked = config.batch_size if prior and asks_base(config) else 0
+        classes = class_batch(config)
+        self.rows = config.batch_size + classes
+        self.asked = classes if asks_base(config) else 0
         self.side = config.resolution
         self.drawn = default_batch_size(self.side, self.side)
         self.decoded = 1 if one_by_one else max(1, min(self.drawn, DECODE_PIXELS // self.side**2))
