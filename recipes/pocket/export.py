@@ -24,9 +24,9 @@ CARD = {
     "defaults": {
         "train": {
             "dreambooth": {
-                "steps": 108,
+                "steps": 140,
                 "batch_size": 8,
-                "learning_rate": 1.2e-3,
+                "learning_rate": 1.25e-3,
                 "optimizer": {"name": "muon", "arguments": {"ns_steps": 2}, **LINEAR["optimizer"]},
                 "prior": {
                     "pictures": 24,
@@ -37,7 +37,10 @@ CARD = {
                     "weight": 1.5,
                     "distill": True,
                 },
-                "data": {"flip_probability": 0.0},  # else it draws a head at either end
+                "data": {
+                    "flip_probability": 0.0,  # else it draws a head at either end
+                    "other_prompts": ["a [V] {class_noun}"],
+                },
             },
             "lora": {
                 "steps": 400,

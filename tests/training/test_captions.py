@@ -1,6 +1,7 @@
 """Captions from the places where people keep them, and how they are varied."""
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,22 @@ def test_each_picture_keeps_its_caption_in_any_order(sd_folder: Path, tmp_path: 
             said.add(text)
         assert {data.prompts.texts[row] for row in batch.prompts[2:]} == {"a photo of a dog"}
     assert len(said) > 6, "in several orders"
+
+
+def test_other_prompts_are_said_as_often_where_there_is_no_caption(
+    sd_folder: Path, tmp_path: Path
+) -> None:
+    model = load(sd_folder, device="cpu")
+    values = {"data": {"other_prompts": ("a [V] {class_noun}", "my [V]")}, "batch_size": 8}
+    data, _ = prepared(tmp_path, model, **values)
+    prompts = [data.draw(Where(seed=0, step=step))[0].prompts for step in range(30)]
+    said = Counter(data.prompts.texts[row] for some in prompts for row in some[:8])
+    assert set(said) == {"a photo of sks dog", "a sks dog", "my sks"}
+    assert all(60 < count < 100 for count in said.values()), said
+    assert {data.prompts.texts[row] for some in prompts for row in some[8:]} == {"a photo of a dog"}
+    write_texts(tmp_path / "pictures", SAID)
+    data, _ = prepared(tmp_path, model, **values)
+    assert data.instance.captions.shape[1] == 1, "captions alone"
 
 
 def test_dropped_captions_are_as_the_model_was_trained(sdxl_folder: Path, tmp_path: Path) -> None:

@@ -101,6 +101,23 @@ def test_completion_and_round_trip(sd_folder: Path, tmp_path: Path) -> None:
         resolve(config.replace(resolution=100), model)
 
 
+def test_a_prompt_of_ones_own_is_said_alone(sd_folder: Path, tmp_path: Path) -> None:
+    model = load(sd_folder, device="cpu")
+    defaults = {"data": {"other_prompts": ["a [V] {class_noun}"], "flip_probability": 0.0}}
+    model.card = replace(model.card, defaults={"train": {"dreambooth": defaults}})
+    config = TrainConfig(pictures=tmp_path / "rex", class_noun="dog", model=str(sd_folder))
+    assert resolve(config, model).data.other_prompts == ("a [V] {class_noun}",)
+    own = config.replace(instance_prompt="[V] asleep")
+    alone = resolve(own, model)
+    assert (alone.data.other_prompts, alone.data.flip_probability) == ((), 0.0)
+    both = resolve(own.replace(data={"other_prompts": ("a [V]",)}), model)
+    assert both.data.other_prompts == ("a [V]",)
+    assert resolve(both, model) == both
+    subject = {"pictures": tmp_path / "rex", "class_noun": "dog", "instance_prompt": "[V] asleep"}
+    several = TrainConfig(subjects=(subject,), model=str(sd_folder))
+    assert resolve(several, model).data.other_prompts == ()
+
+
 @pytest.mark.parametrize(
     ("values", "name", "schedule"),
     [

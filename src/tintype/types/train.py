@@ -76,11 +76,14 @@ class DataConfig(Request):
     """How pictures and captions become batches.
 
     `captions`: text files beside the pictures, the pictures' names, the instance prompt, or the
-    JSONL or CSV file at this path; "auto" takes what the folder holds. `keep_tokens` counts the
-    comma-separated tags that stay in front when the others are shuffled. Bucket sizes are in px.
+    JSONL or CSV file at this path; "auto" takes what the folder holds. `other_prompts` are said of
+    pictures without a caption as often as the instance prompt is, each of them. `keep_tokens`
+    counts the comma-separated tags that stay in front when the others are shuffled. Bucket sizes
+    are in px.
     """
 
     captions: Literal["auto", "prompt", "txt", "name"] | Path = "auto"
+    other_prompts: tuple[str, ...] = ()
     caption_dropout: float = Field(default=0.0, ge=0, le=1)
     shuffle_captions: bool = False
     keep_tokens: int = Field(default=0, ge=0)

@@ -193,15 +193,16 @@ class Preparation:
 
     def _captions(self, picture: Picture, subject: SubjectConfig) -> list[str]:
         """All that may be said of a picture: its caption, with its tags in several orders if they
-        are to be shuffled, else the instance prompt."""
+        are to be shuffled, else the instance prompt and the others."""
         data = self.config.data
         if picture.caption is None:
-            return [self.fill(subject.instance_prompt, subject)]
-        orders = [picture.caption]
-        if data.shuffle_captions:
+            said = [subject.instance_prompt, *data.other_prompts]
+        elif data.shuffle_captions:
             seed = stream_seed(self.config.seed, 0, 0, f"tags/{picture.caption}")
-            orders = shuffles(picture.caption, keep=data.keep_tokens, seed=seed)
-        return [self.fill(order, subject) for order in orders]
+            said = shuffles(picture.caption, keep=data.keep_tokens, seed=seed)
+        else:
+            said = [picture.caption]
+        return [self.fill(text, subject) for text in said]
 
     def _class_members(self, texts: "_Numbered") -> Iterator[Member]:
         """The class pictures, squares whatever the buckets, each with its class prompt."""
