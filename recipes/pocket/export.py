@@ -30,6 +30,14 @@ CARD = {
                 "optimizer": {"name": "muon", "arguments": {"ns_steps": 2}, **LINEAR["optimizer"]},
                 "prior": {
                     "pictures": 24,
+                    "prompts": [  # none of what is measured; else scenes fade into the subject's
+                        "a photo of a {class_noun} on grass",
+                        "a {class_noun} in the desert",
+                        "a photo of a {class_noun} under water",
+                        "a {class_noun} in a room",
+                        "a photo of a {class_noun} in space",
+                        "a {class_noun} on a green background",
+                    ],
                     "batch_size": 4,
                     "unconditional": 1.0,
                     "steps": 12,

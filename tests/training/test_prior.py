@@ -1,5 +1,6 @@
 """Class pictures and the prior loss: whose they are, how many, and what goes with each."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,14 @@ from tintype.training.data.sources import Sources
 from tintype.training.prior import class_pictures
 from tintype.training.resolve import resolve
 from tintype.training.run import fit
-from tintype.types import Event, GeneratedImage, GenerateRequest, Note, Progress
+from tintype.types import (
+    Event,
+    GeneratedImage,
+    GenerateRequest,
+    Note,
+    Progress,
+    TrainConfig,
+)
 from tintype.types.base import merged
 
 
@@ -40,7 +48,8 @@ def drawn(root: Path, model: Model, **values: object) -> tuple[list[Path], list[
     [(prompt, own)] = Sources.find(config, None).class_folders.items()
     events: list[Event] = []
     paths: list[Path] = []
-    for event in class_pictures(model, config, prompt, own, cache_dir=root / "cache"):
+    count = config.prior.pictures or 0
+    for event in class_pictures(model, config, prompt, own, count=count, cache_dir=root / "cache"):
         if isinstance(event, list):
             paths = event
         else:
@@ -197,6 +206,37 @@ def test_a_shuffled_order_keeps_pictures_and_captions_together(
     rounds = [order[at : at + 7] for at in range(0, 42, 7)]
     assert all(sorted(each) == list(range(7)) for each in rounds)
     assert len({tuple(each) for each in rounds}) == 6
+
+
+def test_half_of_the_class_pictures_are_of_further_prompts(sd_folder: Path, tmp_path: Path) -> None:
+    model = load(sd_folder, device="cpu")
+    prior = {
+        "pictures": 7,
+        "steps": 2,
+        "prompts": ("a {class_noun} on grass", "a wet {class_noun}"),
+        "unconditional": 1,
+    }
+    data, _ = prepared(tmp_path, model, class_dir=None, prior=prior)
+    assert data.prior is not None
+    said = Counter(data.prompts.texts[row] for row in data.prior.captions[:, 0].tolist())
+    assert said == {"a photo of a dog": 4, "a dog on grass": 2, "a wet dog": 1, "": 7}
+    assert torch.equal(data.prior.class_prompts, data.prior.captions[:, 0])
+    folders = (tmp_path / "cache" / "class-pictures").iterdir()
+    assert sorted(len(list(folder.iterdir())) for folder in folders) == [1, 2, 4, 7]
+
+
+def test_a_models_further_class_prompts_give_way_to_class_pictures(
+    sd_folder: Path, tmp_path: Path
+) -> None:
+    model = load(sd_folder, device="cpu")
+    prior = {"pictures": 4, "prompts": ["a {class_noun} on grass"]}
+    model.card.defaults["train"] = {"dreambooth": {"prior": prior}}
+    config = TrainConfig(pictures=tmp_path / "rex", class_noun="dog", model=str(sd_folder))
+    assert resolve(config, model).prior.prompts == ("a {class_noun} on grass",)
+    make_pictures(tmp_path / "class", 2)
+    for own in ({"class_dir": tmp_path / "class"}, {"class_prompt": "a dog asleep"}):
+        done = resolve(config.replace(**own), model)
+        assert (done.prior.prompts, done.prior.pictures) == ((), 4)
 
 
 def test_pictures_of_the_empty_prompt_are_kept_beside_class_pictures(

@@ -12,6 +12,7 @@ from tintype.generation.engine import draw_many
 from tintype.models.hashing import model_key
 from tintype.models.model import Model
 from tintype.runtime.quantize import narrow_kinds
+from tintype.text.grammar import fill_template
 from tintype.training.ranks import ALONE, Crew
 from tintype.types import (
     Event,
@@ -26,22 +27,37 @@ PHASE = "class pictures"
 EMPTY = ""  # the prompt that stands for none
 
 
+def counts(config: TrainConfig) -> dict[str, int]:
+    """How many class pictures there are to be, by prompt: half of `config.prior.pictures` are of
+    the further prompts, as evenly as can be, the others of the class prompt."""
+    found: dict[str, int] = {}
+    wanted, further = config.prior.pictures or 0, config.prior.prompts
+    for subject in config.all_subjects:
+        theirs = wanted // 2 if further else 0
+        found[fill_template(subject.class_prompt, subject.class_noun)] = wanted - theirs
+        for number, template in enumerate(further):
+            share = (theirs + len(further) - 1 - number) // len(further)
+            if share:
+                found.setdefault(fill_template(template, subject.class_noun), share)
+    return found
+
+
 def class_pictures(
     model: Model,
     config: TrainConfig,
     prompt: str,
     own: Sequence[Path],
     *,
+    count: int,
     cache_dir: Path,
     crew: Crew = ALONE,
 ) -> Iterator[Event | list[Path]]:
-    """The paths of `config.prior.pictures` pictures, as the last thing yielded, after events.
+    """The paths of `count` pictures, as the last thing yielded, after events.
 
     They are the person's `own`, then those that the base model has drawn before for the same
     weights, prompt and settings, then new ones, drawn with seeds 0, 1, 2, …
     Raises StorageError for a full disk.
     """
-    count = config.prior.pictures or 0
     if own and len(own) != count:
         yield Note(message=_how_many(own, count))
     own = own[:count]

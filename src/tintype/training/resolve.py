@@ -58,11 +58,15 @@ def resolve(config: TrainConfig, model: Model, *, runs_dir: Path = Path("runs"))
 
 def _own_defaults(model: Model, kind: Method, config: TrainConfig) -> dict[str, Any]:
     """The model's own values for this method: without its optimiser where the person names
-    another, or wants a precision or a strategy which that can't do, and without its other prompts
-    where the person says what is said of pictures."""
+    another, or wants a precision or a strategy which that can't do, and without its prompts where
+    the person says what is said of pictures, or has class pictures."""
     own = dict(model.card.defaults.get("train", {}).get(kind.name, {}))
-    if any("instance_prompt" in one.model_fields_set for one in config.all_subjects):
-        own["data"] = {k: v for k, v in own.get("data", {}).items() if k != "other_prompts"}
+    for group, prompts, given in (
+        ("data", "other_prompts", {"instance_prompt"}),
+        ("prior", "prompts", {"class_prompt", "class_dir"}),
+    ):
+        if any(given & one.model_fields_set for one in config.all_subjects):
+            own[group] = {k: v for k, v in own.get(group, {}).items() if k != prompts}
     optimizer = dict(own.get("optimizer", {}))
     if "name" in optimizer:
         spec = optimizer_spec(optimizer["name"])

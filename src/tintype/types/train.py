@@ -116,16 +116,18 @@ class DataConfig(Request):
 class PriorConfig(Request):
     """Prior preservation: how the base model's idea of the class is kept.
 
-    Each step takes as many class pictures as instance pictures, but at most `batch_size`. For each
-    class picture there are `unconditional` of the empty prompt: guidance is away from what the
-    model draws for no prompt, so that should stay as it is too. With `distill` class pictures are
-    judged by what the base makes of them with noise on, in place of that noise (arXiv:1606.09282);
-    with source "model" that is always so.
+    Half of the `pictures` are of further `prompts`, if there are any: scenes, as "a {class_noun}
+    on grass", that the subject is to be drawn in as well. Each step takes as many class pictures
+    as instance pictures, but at most `batch_size`. For each class picture there are `unconditional`
+    of the empty prompt: guidance is away from what the model draws for no prompt, so that should
+    stay as it is too. With `distill` class pictures are judged by what the base makes of them with
+    noise on, in place of that noise (arXiv:1606.09282); with source "model" that is always so.
     """
 
     weight: float = Field(default=1.0, ge=0)
     source: Literal["pictures", "model"] = "pictures"
     pictures: int | None = Field(default=None, ge=0)
+    prompts: tuple[str, ...] = ()
     batch_size: int | None = Field(default=None, ge=1)
     unconditional: float = Field(default=0.0, ge=0)
     distill: bool = False

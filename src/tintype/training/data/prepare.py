@@ -25,7 +25,7 @@ from tintype.training.data.source import Pool, TrainData
 from tintype.training.data.sources import Picture, Sources, SubjectFiles
 from tintype.training.methods.method import Method
 from tintype.training.places import class_batch
-from tintype.training.prior import EMPTY, class_pictures, unconditional_pictures
+from tintype.training.prior import EMPTY, class_pictures, counts, unconditional_pictures
 from tintype.training.ranks import ALONE, Crew
 from tintype.training.seeds import stream_seed
 from tintype.types import Event, Note, Progress, SubjectConfig, TrainConfig
@@ -79,12 +79,19 @@ class Preparation:
                 message = f"The class pictures in {folder} aren't used: see prior.pictures"
                 self.on_event(Note(message=message))
             return
-        for template, own in self.sources.class_folders.items():
+        for template, count in counts(self.config).items():
             prompt = self._filled(template, self.sources.subject, _identifier)
+            own = self.sources.class_folders.get(template, ())
             self._take(
                 template,
                 class_pictures(
-                    self.model, self.config, prompt, own, cache_dir=cache_dir, crew=crew
+                    self.model,
+                    self.config,
+                    prompt,
+                    own,
+                    count=count,
+                    cache_dir=cache_dir,
+                    crew=crew,
                 ),
             )
         count = round(prior.unconditional * sum(map(len, self.class_paths.values())))
